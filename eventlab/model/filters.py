@@ -1,0 +1,132 @@
+"""Filters: values that pick events. Others say criteria, or DCB query.
+
+The same value serves reads, SQL, exports and append conditions. A filter is a choice of clauses; a clause asks for one
+of its types, one of its streams, one of its categories, and all of its tags. No clause part means "any".
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from eventlab.errors import InvalidName
+from eventlab.model.events import tag_text, type_name
+from eventlab.model.names import check_plain, snake, split_stream
+
+
+@dataclass(frozen=True)
+class Clause:
+    """All parts must hold; None means any."""
+
+    types: frozenset[str] | None = None
+    streams: frozenset[str] | None = None
+    categories: frozenset[str] | None = None
+    tags: frozenset[str] = frozenset()
+
+    def matches(self, type: str, stream: str, tags: Collection[str]) -> bool:
+        """Whether an event with this envelope is picked."""
+        return (
+            (self.types is None or type in self.types)
+            and (self.streams is None or stream in self.streams)
+            and (self.categories is None or stream.partition("-")[0] in self.categories)
+            and (not self.tags or self.tags.issubset(tags))
+        )
+
+    def __and__(self, other: Clause) -> Clause:
+        return Clause(
+            _meet(self.types, other.types),
+            _meet(self.streams, other.streams),
+            _meet(self.categories, other.categories),
+            self.tags | other.tags,
+        )
+
+    def __str__(self) -> str:
+        parts = [f"events({', '.join(sorted(self.types))})"] if self.types is not None else []
+        parts += [f"stream({', '.join(sorted(self.streams))})"] if self.streams is not None else []
+        parts += [f"category({', '.join(sorted(self.categories))})"] if self.categories is not None else []
+        parts += [f"tag({tag})" for tag in sorted(self.tags)]
+        return " & ".join(parts) or "everything"
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Picks the events that any of its clauses picks; combine with `&` and `|`.
+
+    >>> str(events("Paid") & tag(customer="c9") | stream("order-7"))
+    'events(Paid) & tag(customer:c9) | stream(order-7)'
+    """
+
+    clauses: tuple[Clause, ...]
+
+    def __and__(self, other: Filter) -> Filter:
+        return Filter(tuple(dict.fromkeys(a & b for a in self.clauses for b in other.clauses)))
+
+    def __or__(self, other: Filter) -> Filter:
+        return Filter(tuple(dict.fromkeys(self.clauses + other.clauses)))
+
+    def matches(self, type: str, stream: str, tags: Collection[str]) -> bool:
+        """Whether an event with this envelope is picked."""
+        return any(clause.matches(type, stream, tags) for clause in self.clauses)
+
+    @property
+    def categories(self) -> frozenset[str] | None:
+        """The categories that can hold a match, or None for any: what a scan may leave unread."""
+        found: set[str] = set()
+        for clause in self.clauses:
+            if clause.categories is not None:
+                found |= clause.categories
+            elif clause.streams is not None:
+                found |= {stream.partition("-")[0] for stream in clause.streams}
+            else:
+                return None
+        return frozenset(found)
+
+    @property
+    def streams(self) -> frozenset[str] | None:
+        """The streams that can hold a match, or None for any."""
+        found: set[str] = set()
+        for clause in self.clauses:
+            if clause.streams is None:
+                return None
+            found |= clause.streams
+        return frozenset(found)
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.clauses)) or "nothing"
+
+
+EVERYTHING = Filter((Clause(),))
+
+
+def events(*types: type[Any] | str) -> Filter:
+    """Events of these types, by class or stored name; none given picks every event."""
+    return Filter((Clause(types=frozenset(map(type_name, types)) if types else None),))
+
+
+def tag(*texts: str, **named: str | int | uuid.UUID | Enum) -> Filter:
+    """Events with all these tags: `tag(customer="c9")` or `tag("customer:c9", "vip")`."""
+    tags = [*texts, *(tag_text(name, value) for name, value in named.items())]
+    if not tags:
+        raise InvalidName("tag() asks for a tag", hint='tag(customer="c9") or tag("vip")')
+    return Filter((Clause(tags=frozenset(check_plain(text, "tag") for text in tags)),))
+
+
+def stream(*names: str) -> Filter:
+    """Events of these streams."""
+    for name in names:
+        split_stream(name)
+    return Filter((Clause(streams=frozenset(names)),))
+
+
+def category(*names: str | type[Any]) -> Filter:
+    """Events of every stream of these categories, by name or by aggregate class."""
+    return Filter((Clause(categories=frozenset(n if isinstance(n, str) else snake(n.__name__) for n in names)),))
+
+
+def _meet(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other

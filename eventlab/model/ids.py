@@ -1,0 +1,30 @@
+"""Event ids: UUIDs of version 7 (RFC 9562), and ids derived from a key."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Callable
+
+
+def uuid7(milliseconds: int, chance: Callable[[int], bytes] = os.urandom) -> bytes:
+    """Sixteen bytes of a version 7 UUID: 48 bits of time in milliseconds since 1970, then chance."""
+    raw = bytearray(milliseconds.to_bytes(6, "big") + chance(10))
+    raw[6] = (raw[6] & 0x0F) | 0x70
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    return bytes(raw)
+
+
+def derived(key: str, index: int, tenant: str) -> bytes:
+    """The id of the event at `index` of an append with this key: a version 8 UUID, the same every time."""
+    text = f"{len(tenant)}:{tenant}{len(key)}:{key}{index}".encode()
+    raw = bytearray(hashlib.blake2b(text, digest_size=16, person=b"eventlab key").digest())
+    raw[6] = (raw[6] & 0x0F) | 0x80
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    return bytes(raw)
+
+
+def seeded(seed: int | None) -> Callable[[int], bytes]:
+    """A source of chance: the system's, or a repeatable one for tests and notebooks."""
+    return os.urandom if seed is None else random.Random(seed).randbytes

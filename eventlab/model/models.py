@@ -1,0 +1,295 @@
+"""Models: aggregates and projections, the two kinds of fold.
+
+Both are frozen dataclasses whose fields have defaults and whose `evolve(self, event)` or `evolve(self, event, meta)`
+gives the next state. An aggregate is folded by stream and may `decide`; a projection names its own `key`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Final, Literal, TypeVar, dataclass_transform, overload
+
+from eventlab.errors import ModelError, NotHandled, StaleType
+from eventlab.model.events import COMMANDS, EVENTS, EventType, Registry, command_type, description, event_type, freeze, hints_of
+from eventlab.model.names import check_distinct, check_type_name, snake
+from eventlab.model.source import Source, capture, code_fingerprint
+from eventlab.model.types import FieldType, field_type
+
+C = TypeVar("C", bound=type[Any])
+_MARK: Final = "__eventlab_model__"
+_FORBIDDEN: Final = ("__post_init__", "__init__", "__new__", "__eq__", "__getattr__", "__getattribute__")
+
+
+class Model:
+    """What eventlab knows of an aggregate or a projection class."""
+
+    def __init__(
+        self, cls: type[Any], kind: Literal["aggregate", "projection"], name: str | None, scope: dict[str, Any], *, local: bool
+    ) -> None:
+        self.cls, self.kind, self.stale = cls, kind, False
+        self.name = check_type_name(snake(name or cls.__name__))
+        hints = hints_of(cls, scope)
+        self.fields: tuple[tuple[str, FieldType], ...] = tuple(
+            (f.name, field_type(hints[f.name], f"{cls.__name__}.{f.name}")) for f in dataclasses.fields(cls)
+        )
+        check_distinct([field for field, _ in self.fields], f"{kind} {cls.__name__}")
+        self._scope = _named_in(scope if local else {}, cls)
+        self.evolve = _method(cls, "evolve", kind)
+        self.takes_meta = _takes_meta(self.evolve, cls, self_first=True)
+        self.decide = cls.__dict__.get("decide") or getattr(cls, "decide", None)
+        self.key = _key_function(cls, kind)
+        self.key_takes_meta = self.key is not None and _takes_meta(self.key, cls, self_first=False)
+        self.key_fields = self._key_fields()
+        check_distinct([*self.key_names, *(field for field, _ in self.fields)], f"{kind} {cls.__name__}")
+        self.initial = _initial(cls)
+        for field, of in self.fields:
+            of.put(getattr(self.initial, field), f"the default of {cls.__name__}.{field}", [])
+        self.sources: dict[str, tuple[Callable[..., Any], Source]] = {
+            part: (function, capture(function))
+            for part, function in (("evolve", self.evolve), ("key", self.key))
+            if function is not None
+        }
+        self._handled: tuple[int, tuple[EventType, ...] | None] | None = None
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {self.kind})"
+
+    @property
+    def category(self) -> str | None:
+        """The category whose streams an aggregate folds; None for a projection."""
+        return self.name if self.kind == "aggregate" else None
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The columns that name a row: `_id`, or the fields of the key's named tuple."""
+        return tuple(name for name, _ in self.key_fields)
+
+    @property
+    def columns(self) -> tuple[tuple[str, FieldType], ...]:
+        """The columns of the model's table: key, state, `_version`, `_position`."""
+        whole = field_type(int, self.name)
+        return (*self.key_fields, *self.fields, ("_version", whole), ("_position", whole))
+
+    @property
+    def handled(self) -> tuple[EventType, ...] | None:
+        """The event types that `evolve` lists, their current classes; None when it takes every event.
+
+        Looked up again when an event class was defined since; a class kept alive in a closure of `evolve` after it was
+        superseded is `StaleType`, for its `case` would never match again.
+        """
+        if self._handled is None or self._handled[0] != EVENTS.generation:
+            self._handled = (EVENTS.generation, self._resolve_handled())
+        return self._handled[1]
+
+    @cached_property
+    def shape(self) -> str:
+        """Key and state columns as text: part of the fingerprint."""
+        return ";".join(leaf.column for name, kind in (*self.key_fields, *self.fields) for leaf in kind.leaves(name))
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits: the code of `evolve` and `key` with what they reach, the state's shape, the events' schemas."""
+        handled = self.handled
+        events = "*" if handled is None else ",".join(sorted(kind.schema.fingerprint for kind in handled))
+        return code_fingerprint(self.sources, f"{self.kind};{self.name};{self.shape};{self.initial!r};{events}")
+
+    @property
+    def reference(self) -> str:
+        """Where another process finds the class: `package.module:Name`."""
+        return f"{self.cls.__module__}:{self.cls.__qualname__}"
+
+    def check_command(self, command: Any) -> None:
+        """Refuse a command that is not valid or that `decide` does not list."""
+        kind = command_type(type(command))
+        kind.check(command)
+        listed = self._annotated(self.decide, 0, "decide") if self.decide is not None else ()
+        if listed is not None and not any(COMMANDS.successor(command_type(c)).cls is type(command) for c in listed):
+            names = ", ".join(c.__name__ for c in listed) or "no command"
+            raise NotHandled(f"{self.cls.__name__} does not handle {kind.name}: its decide lists {names}", hint="add it there")
+
+    def _resolve_handled(self) -> tuple[EventType, ...] | None:
+        listed = self._annotated(self.evolve, 0, "evolve")
+        if listed is None:
+            return None
+        for cell in self.evolve.__closure__ or ():
+            kept = cell.cell_contents if _filled(cell) else None
+            if isinstance(kept, type) and isinstance(vars(kept).get("__eventlab_type__"), EventType) and event_type(kept).stale:
+                raise StaleType(
+                    f"{self.cls.__name__} was defined with the old {kept.__name__}, which was defined again since",
+                    hint=f"define {self.cls.__name__} again too",
+                )
+        return tuple(EVENTS.successor(event_type(cls)) for cls in listed)
+
+    def _annotated(self, function: Callable[..., Any], index: int, what: str) -> tuple[type[Any], ...] | None:
+        """The classes in the annotation of a method's first parameter after self; None when it names no classes."""
+        parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+        hint = parameters[index].annotation
+        if isinstance(hint, str):
+            names = {**getattr(function, "__globals__", {}), **self._scope}
+            names.update(inspect.getclosurevars(function).nonlocals)
+            try:
+                hint = eval(hint, names)  # the modeller's own annotation
+            except NameError as why:
+                raise ModelError(f"{self.cls.__name__}.{what}: {why}", hint="define its types before it is used") from None
+        if hint in (inspect.Parameter.empty, Any, object):
+            return None
+        found = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        for cls in found:
+            if not isinstance(cls, type):
+                raise ModelError(f"{self.cls.__name__}.{what} is annotated with {cls!r}, which is no class")
+        return found
+
+    def _key_fields(self) -> tuple[tuple[str, FieldType], ...]:
+        text = field_type(str, "_id")
+        if self.key is None:
+            return (("_id", text),)
+        hint = inspect.signature(self.key).return_annotation
+        if isinstance(hint, str):
+            hint = eval(hint, {**getattr(self.key, "__globals__", {}), **self._scope})
+        options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        row = next((o for o in options if isinstance(o, type) and issubclass(o, tuple) and hasattr(o, "_fields")), None)
+        if row is None:
+            if hint is inspect.Parameter.empty or str in options:
+                return (("_id", text),)
+            raise ModelError(
+                f"{self.cls.__name__}.key is annotated to give {hint}", hint="a str, a NamedTuple of columns, or one of them | None"
+            )
+        hints = typing.get_type_hints(row, include_extras=True)
+        for name in row._fields:
+            if name.startswith("_"):
+                raise ModelError(f"{self.cls.__name__}.key: the column {name} begins with an underscore")
+        return tuple((name, field_type(hints[name], f"{self.cls.__name__}.key.{name}")) for name in row._fields)
+
+
+def _named_in(scope: dict[str, Any], cls: type[Any]) -> dict[str, Any]:
+    """Of the scope a class is defined in, what its methods' annotations may name: classes and unions."""
+    kept = {k: v for k, v in scope.items() if isinstance(v, (type, types.UnionType)) or typing.get_origin(v) is typing.Union}
+    return {**kept, cls.__name__: cls}
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _method(cls: type[Any], name: str, kind: str) -> Callable[..., Any]:
+    method = getattr(cls, name, None)
+    if not isinstance(method, types.FunctionType):
+        raise ModelError(f"{kind} {cls.__name__} has no {name}", hint=f"def {name}(self, event: EventA | EventB) -> Self: …")
+    return method
+
+
+def _takes_meta(function: Callable[..., Any], cls: type[Any], *, self_first: bool) -> bool:
+    count = len(inspect.signature(function).parameters) - self_first
+    if count not in (1, 2):
+        raise ModelError(
+            f"{cls.__name__}.{function.__name__} takes {count} parameters", hint="the event, or the event and its meta"
+        )
+    return count == 2
+
+
+def _key_function(cls: type[Any], kind: str) -> Callable[..., Any] | None:
+    declared = next((vars(c)["key"] for c in cls.__mro__ if isinstance(vars(c).get("key"), staticmethod)), None)
+    if kind == "aggregate":
+        if declared is not None:
+            raise ModelError(f"aggregate {cls.__name__} has a key", hint="its key is its stream; make it an @el.projection")
+        return None
+    if declared is None:
+        raise ModelError(
+            f"projection {cls.__name__} has no key",
+            hint="@staticmethod def key(event, meta) -> str | None: … says which row an event belongs to",
+        )
+    function: Callable[..., Any] = declared.__func__
+    return function
+
+
+def _initial(cls: type[Any]) -> Any:
+    for name in _FORBIDDEN:
+        own = next((vars(c).get(name) for c in cls.__mro__[:-1] if name in vars(c)), None)
+        if own is not None and getattr(own, "__module__", cls.__module__) == cls.__module__ and not _generated(own, cls):
+            raise ModelError(f"{cls.__name__} defines {name}", hint="a state is a plain frozen dataclass: use defaults and evolve")
+    try:
+        return cls()
+    except TypeError as why:
+        raise ModelError(f"{cls.__name__}: {why}", hint="give every field a default: the state before the first event") from None
+
+
+def _generated(method: Any, cls: type[Any]) -> bool:
+    code = getattr(method, "__code__", None)
+    return code is None or code.co_filename == "<string>"
+
+
+# -- the decorators ------------------------------------------------------------------------------------------------------
+
+MODELS = Registry()
+
+
+@overload
+@dataclass_transform(frozen_default=True)
+def aggregate(cls: C, /) -> C: ...
+@overload
+@dataclass_transform(frozen_default=True)
+def aggregate(*, name: str | None = None) -> Callable[[C], C]: ...
+def aggregate(cls: Any = None, /, *, name: str | None = None) -> Any:
+    """The state of one stream, and the rules it keeps: a frozen dataclass with `evolve` and, if it takes commands, `decide`.
+
+    Its category is the snake case of its name; its streams are `category-id`.
+    """
+    scope = sys._getframe(1)
+
+    def wrap(cls: C) -> C:
+        return _define(cls, "aggregate", name, scope)
+
+    return wrap(cls) if cls is not None else wrap
+
+
+@overload
+@dataclass_transform(frozen_default=True)
+def projection(cls: C, /) -> C: ...
+@overload
+@dataclass_transform(frozen_default=True)
+def projection(*, name: str | None = None) -> Callable[[C], C]: ...
+def projection(cls: Any = None, /, *, name: str | None = None) -> Any:
+    """A table folded from events of any stream: a frozen dataclass with `evolve` and a static `key(event, meta)`.
+
+    `key` gives the row an event belongs to: a string, a named tuple of columns, or None to pass the event over.
+    """
+    scope = sys._getframe(1)
+
+    def wrap(cls: C) -> C:
+        return _define(cls, "projection", name, scope)
+
+    return wrap(cls) if cls is not None else wrap
+
+
+def _define(cls: C, kind: Literal["aggregate", "projection"], name: str | None, frame: types.FrameType) -> C:
+    made = freeze(cls)
+    model = Model(made, kind, name, frame.f_locals, local=frame.f_locals is not frame.f_globals)
+    setattr(made, _MARK, model)
+    MODELS.add(model)
+    return made
+
+
+def model_of(cls: type[Any]) -> Model:
+    """The `Model` of an aggregate or projection class; `ModelError` when it is none, `StaleType` when it was superseded."""
+    model = vars(cls).get(_MARK) if isinstance(cls, type) else None
+    if not isinstance(model, Model):
+        shown = cls.__name__ if isinstance(cls, type) else repr(cls)
+        raise ModelError(f"{shown} is not a model", hint="decorate its class with @el.aggregate or @el.projection")
+    if model.stale:
+        raise StaleType(f"this {cls.__name__} was defined again since", hint="use the new class", type=cls.__name__)
+    return model
+
+
+def model_description(model: Model) -> str:
+    """What the class says it is for."""
+    return description(model.cls)

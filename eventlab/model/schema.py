@@ -1,0 +1,56 @@
+"""Schemas: what the store remembers of an event type, with or without its class.
+
+A `Schema` is plain data. It is written to the catalog with the first event of its type, so that a process that defines
+none of a store's types can still browse and query it, and so that a class that no longer fits its events is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from eventlab.model.types import Leaf
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One version of one event type: its stored columns in order, its meaning, and where it was defined."""
+
+    name: str
+    version: int
+    columns: tuple[str, ...]
+    declared: tuple[str, ...] = ()
+    doc: str = ""
+    origin: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.name, self.version
+
+    @cached_property
+    def leaves(self) -> tuple[Leaf, ...]:
+        return tuple(Leaf.parse(column) for column in self.columns)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes when a stored column does, and not with descriptions."""
+        text = json.dumps([self.name, self.version, sorted(self.columns)])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Schema:
+        raw = json.loads(text)
+        return cls(raw["name"], raw["version"], tuple(raw["columns"]), tuple(raw["declared"]), raw["doc"], raw["origin"])
+
+    def difference(self, other: Schema) -> str:
+        """The columns in which two schemas of one name part, in words."""
+        gone = [c for c in self.columns if c not in other.columns]
+        new = [c for c in other.columns if c not in self.columns]
+        parts = [f"stored but not in the class: {', '.join(gone)}"] if gone else []
+        parts += [f"in the class but not stored: {', '.join(new)}"] if new else []
+        return "; ".join(parts)

@@ -1,0 +1,563 @@
+"""Field types: what a payload or a state may hold, and its one stored form.
+
+Each supported Python type has a tag (`i64`, `d18_2`, `l_s`), which names its Arrow type for ever, and a *stored form*:
+the lowered, exact value that is written (a scaled integer for a decimal, microseconds since 1970 in UTC for a moment).
+`encode` goes from Python to the stored form and refuses what does not fit; `decode` comes back. What a hot event and a
+sealed one hold is the same stored form, so they are equal in every way.
+
+=====================================  ==================  ==========================================================
+Python                                 tag                 stored form
+=====================================  ==================  ==========================================================
+bool                                   b                   bool
+int                                    i64                 int within 64 bits
+float                                  f64                 float; NaN and infinities only in `AnyFloat`
+str, Literal, Enum of strings          s                   str without lone surrogates
+Enum or Literal of integers            i64                 int
+bytes, UUID                            bin, uuid           bytes
+Decimal with `Scale(18 | 38, s)`       d18_s, d38_s        int, scaled by 10**s
+Decimal                                d38_9               int, scaled by 10**9
+`ExactDecimal`                         dec                 str
+datetime with a zone                   ts                  int, microseconds since 1970-01-01 UTC
+date, time                             d, t                int, days since 1970-01-01; microseconds of the day
+timedelta                              td                  int, microseconds
+list, tuple[X, ...], set, frozenset    l_X                 list; a set is sorted
+dict[str, X]                           m_X                 dict, sorted by key
+dataclass                              one column a leaf   `addr.city:s`; inside a list or dict `r(city=s)`
+other unions, Any                      json                str, canonical JSON
+=====================================  ==================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+import math
+import types
+import typing
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Literal, TypeVar
+
+from eventlab.errors import InvalidValue, ModelError, UnknownValue
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+DAY_ZERO = dt.date(1970, 1, 1)
+MICROSECOND = dt.timedelta(microseconds=1)
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+FLOAT_EXACT = 2**53
+
+WIDE = decimal.Context(prec=80, traps=[decimal.InvalidOperation])
+_EXACT = decimal.Context(prec=80, traps=[decimal.InvalidOperation, decimal.Inexact])
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Digits and decimal places of a `Decimal` field: `Annotated[Decimal, Scale(18, 2)]`. Digits are 18 or 38."""
+
+    digits: int
+    places: int
+
+    def __post_init__(self) -> None:
+        if self.digits not in (18, 38) or not 0 <= self.places <= self.digits:
+            raise ModelError(
+                f"Scale({self.digits}, {self.places}) is not a decimal type that is stored exactly",
+                hint="digits are 18 or 38, and places lie between 0 and digits",
+            )
+
+
+@dataclass(frozen=True)
+class TagMark:
+    """Marks a field whose value is also a tag; written `Tag[str]`."""
+
+
+@dataclass(frozen=True)
+class ExactMark:
+    """Marks a decimal kept digit by digit as text; written `ExactDecimal`."""
+
+
+@dataclass(frozen=True)
+class NonFiniteMark:
+    """Marks a float that may be NaN or infinite; written `AnyFloat`."""
+
+
+T = TypeVar("T")
+Tag = Annotated[T, TagMark()]
+Money = Annotated[Decimal, Scale(18, 2)]
+ExactDecimal = Annotated[Decimal, ExactMark()]
+AnyFloat = Annotated[float, NonFiniteMark()]
+
+
+def money(value: str | int | Decimal) -> Decimal:
+    """An amount with two decimal places, exactly.
+
+    >>> money("9.50"), money(0)
+    (Decimal('9.50'), Decimal('0.00'))
+    """
+    try:
+        return Decimal(value).quantize(Decimal("0.01"), context=_EXACT)
+    except decimal.Inexact:
+        raise InvalidValue(f"{value!r} has more than two decimal places", hint="round it first") from None
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One stored column: `path` within the payload and `tag` of its type; its physical name is both."""
+
+    path: str
+    tag: str
+
+    @property
+    def column(self) -> str:
+        return f"{self.path}:{self.tag}"
+
+    @classmethod
+    def parse(cls, column: str) -> Leaf:
+        path, _, tag = column.partition(":")
+        return cls(path, tag)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """How one field is checked, stored and read back.
+
+    `check` takes a Python value and its path and gives the stored form; `back` takes the stored form. Neither sees
+    None: `encode` and `decode` handle it. A `Record` overrides the column methods, all else is one column.
+    """
+
+    tag: str
+    declared: str
+    check: Callable[[Any, str], Any]
+    back: Callable[[Any], Any] = _same
+    nullable: bool = False
+    is_tag: bool = False
+
+    def leaves(self, name: str) -> tuple[Leaf, ...]:
+        """The stored columns of a field of this type."""
+        return (Leaf(name, self.tag),)
+
+    def encode(self, value: Any, path: str) -> Any:
+        """The stored form; `InvalidValue` names the path where it does not fit."""
+        if value is None:
+            if self.nullable:
+                return None
+            raise InvalidValue(f"{path} is None, but is declared {self.declared}", field=path)
+        return self.check(value, path)
+
+    def decode(self, stored: Any) -> Any:
+        """The Python value of a stored form."""
+        return None if stored is None else self.back(stored)
+
+    def put(self, value: Any, path: str, out: list[Any]) -> None:
+        """Append the stored form of each leaf to `out`."""
+        out.append(self.encode(value, path))
+
+    def decode_columns(self, columns: Sequence[list[Any]]) -> list[Any]:
+        """A list of Python values from one list of stored values per leaf."""
+        (column,) = columns
+        if self.back is _same:
+            return column
+        back = self.back
+        return [None if value is None else back(value) for value in column]
+
+
+@dataclass(frozen=True)
+class Record(FieldType):
+    """A nested dataclass: one column a leaf, and a presence column when it may be None."""
+
+    cls: type[Any] = object
+    fields: tuple[tuple[str, FieldType], ...] = ()
+
+    def leaves(self, name: str) -> tuple[Leaf, ...]:
+        own = (Leaf(name, "p"),) if self.nullable else ()
+        return own + tuple(leaf for field, kind in self.fields for leaf in kind.leaves(f"{name}.{field}"))
+
+    def put(self, value: Any, path: str, out: list[Any]) -> None:
+        if value is None and self.nullable:
+            out.extend([False] + [None] * (len(self.leaves("")) - 1))
+            return
+        self._is_one(value, path)
+        if self.nullable:
+            out.append(True)
+        for field, kind in self.fields:
+            kind.put(getattr(value, field), f"{path}.{field}", out)
+
+    def decode_columns(self, columns: Sequence[list[Any]]) -> list[Any]:
+        present = columns[0] if self.nullable else None
+        at = 1 if self.nullable else 0
+        parts = []
+        for _, kind in self.fields:
+            width = len(kind.leaves(""))
+            parts.append(kind.decode_columns(columns[at : at + width]))
+            at += width
+        rows = zip(*parts, strict=True) if parts else ((),) * len(columns[0])
+        if present is None:
+            return [self.cls(*row) for row in rows]
+        return [self.cls(*row) if here else None for here, row in zip(present, rows, strict=True)]
+
+    def _is_one(self, value: Any, path: str) -> None:
+        if type(value) is not self.cls:
+            raise InvalidValue(f"{path} is {_shown(value)}, but is declared {self.declared}", field=path)
+
+
+# -- from a Python type to a FieldType -----------------------------------------------------------------------------------
+
+
+def field_type(hint: Any, path: str) -> FieldType:
+    """The `FieldType` of a type hint; `ModelError` names the field when it is not in the table above.
+
+    >>> field_type(list[int], "ItemAdded.counts").tag
+    'l_i64'
+    """
+    hint, marks = _unwrap(hint)
+    nullable = False
+    options = _union(hint)
+    if options and types.NoneType in options:
+        nullable = True
+        rest = [o for o in options if o is not types.NoneType]
+        if len(rest) == 1:
+            hint, more = _unwrap(rest[0])
+            marks = marks + more
+        else:
+            hint = typing.Union[tuple(rest)]  # noqa: UP007
+    kind = _plain_type(hint, marks, path)
+    tagged = any(isinstance(mark, TagMark) for mark in marks)
+    if tagged and kind.tag not in ("s", "i64", "uuid", "b"):
+        raise ModelError(f"{path} cannot be a tag: {kind.declared} is not text, an integer or a UUID", field=path)
+    declared = f"{kind.declared} | None" if nullable else kind.declared
+    return dataclasses.replace(kind, nullable=nullable or kind.nullable, is_tag=tagged, declared=declared)
+
+
+def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    marks: tuple[Any, ...] = ()
+    while typing.get_origin(hint) is Annotated:
+        hint, *more = typing.get_args(hint)
+        marks += tuple(more)
+    return hint, marks
+
+
+def _union(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else ()
+
+
+def _plain_type(hint: Any, marks: tuple[Any, ...], path: str) -> FieldType:
+    if hint in _SCALARS:
+        return _SCALARS[hint](marks)
+    if hint is Any or hint is object or _union(hint):
+        return FieldType("json", _name(hint), _check_json, json.loads, nullable=hint is Any or hint is object)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return _closed(args, {value: value for value in args}, _name(hint), path)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _closed(tuple(m.value for m in hint), {m.value: m for m in hint}, hint.__name__, path)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _record(hint, path)
+    if origin in (list, set, frozenset) or (origin is tuple and len(args) == 2 and args[1] is Ellipsis):
+        return _list_of(origin, field_type(args[0], f"{path}[]"), hint)
+    if origin is dict and args[0] is str:
+        return _map_of(field_type(args[1], f"{path}[]"), hint)
+    raise ModelError(
+        f"{path} is declared {_name(hint)}, which has no exact stored form",
+        hint="bool, int, float, str, bytes, UUID, Decimal, datetime, date, time, timedelta, an Enum, a Literal, a dataclass, "
+        "or list[X], tuple[X, ...], frozenset[X], dict[str, X] of these, or X | None",
+        field=path,
+    )
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def _wrong(value: Any, path: str, declared: str, why: str = "") -> InvalidValue:
+    tail = f": {why}" if why else ""
+    return InvalidValue(f"{path} is {_shown(value)}, but is declared {declared}{tail}", field=path)
+
+
+def _check_bool(value: Any, path: str) -> bool:
+    if value is True or value is False:
+        return value is True
+    raise _wrong(value, path, "bool")
+
+
+def _check_int(value: Any, path: str) -> int:
+    if type(value) is not int:
+        if not isinstance(value, int) or isinstance(value, (bool, enum.Enum)):
+            raise _wrong(value, path, "int")
+        value = int(value)
+    if INT64_MIN <= value <= INT64_MAX:
+        return value
+    raise _wrong(value, path, "int", "beyond 64 bits")
+
+
+def _check_float(value: Any, path: str) -> float:
+    number = _check_any_float(value, path)
+    if math.isfinite(number):
+        return number
+    raise _wrong(value, path, "float", "only el.AnyFloat may be NaN or infinite")
+
+
+def _check_any_float(value: Any, path: str) -> float:
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _wrong(value, path, "float")
+    if isinstance(value, int) and abs(value) > FLOAT_EXACT:
+        raise _wrong(value, path, "float", "this integer has no exact float")
+    return float(value)
+
+
+def check_text(value: Any, path: str) -> str:
+    """A string that is valid Unicode (no lone surrogates)."""
+    if type(value) is not str:
+        if not isinstance(value, str) or isinstance(value, enum.Enum):
+            raise _wrong(value, path, "str")
+        value = str(value)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _wrong(value, path, "str", "it holds half of a surrogate pair") from None
+    return typing.cast(str, value)
+
+
+def _check_bytes(value: Any, path: str) -> bytes:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise _wrong(value, path, "bytes")
+
+
+def _check_uuid(value: Any, path: str) -> bytes:
+    if isinstance(value, uuid.UUID):
+        return value.bytes
+    raise _wrong(value, path, "UUID")
+
+
+def moment_us(value: dt.datetime, path: str) -> int:
+    """Microseconds since 1970-01-01 UTC of a datetime that has a zone."""
+    if not isinstance(value, dt.datetime):
+        raise _wrong(value, path, "datetime")
+    if value.utcoffset() is None:
+        raise _wrong(value, path, "datetime", "it has no time zone; add tzinfo=datetime.UTC or the zone it was read in")
+    return (value - EPOCH) // MICROSECOND
+
+
+def from_us(stored: int) -> dt.datetime:
+    """The UTC datetime of microseconds since 1970."""
+    return EPOCH + dt.timedelta(0, 0, stored)
+
+
+def _check_date(value: Any, path: str) -> int:
+    if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        return (value - DAY_ZERO).days
+    raise _wrong(value, path, "date")
+
+
+def _check_time(value: Any, path: str) -> int:
+    if not isinstance(value, dt.time):
+        raise _wrong(value, path, "time")
+    if value.tzinfo is not None:
+        raise _wrong(value, path, "time", "a time of day has no zone")
+    return ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
+
+
+def _time_back(stored: int) -> dt.time:
+    seconds, micros = divmod(stored, 1_000_000)
+    return dt.time(seconds // 3600, seconds // 60 % 60, seconds % 60, micros)
+
+
+def _check_timedelta(value: Any, path: str) -> int:
+    if isinstance(value, dt.timedelta):
+        return value // MICROSECOND
+    raise _wrong(value, path, "timedelta")
+
+
+def _decimal(marks: tuple[Any, ...]) -> FieldType:
+    if any(isinstance(mark, ExactMark) for mark in marks):
+        return FieldType("dec", "ExactDecimal", _check_exact, Decimal)
+    scale = next((mark for mark in marks if isinstance(mark, Scale)), Scale(38, 9))
+    step, limit = Decimal(1).scaleb(-scale.places), 10**scale.digits
+    declared = f"Decimal({scale.digits}, {scale.places})"
+
+    def check(value: Any, path: str) -> int:
+        number = _finite_decimal(value, path, declared)
+        try:
+            scaled = int(number.quantize(step, context=_EXACT).scaleb(scale.places, context=WIDE))
+        except decimal.Inexact:
+            raise _wrong(value, path, declared, f"more than {scale.places} decimal places; quantize it first") from None
+        except decimal.InvalidOperation:
+            raise _wrong(value, path, declared, f"more than {scale.digits} digits") from None
+        if abs(scaled) >= limit:
+            raise _wrong(value, path, declared, f"more than {scale.digits} digits")
+        return scaled
+
+    def back(stored: int) -> Decimal:
+        return Decimal(stored).scaleb(-scale.places, context=WIDE)
+
+    return FieldType(f"d{scale.digits}_{scale.places}", declared, check, back)
+
+
+def _check_exact(value: Any, path: str) -> str:
+    return str(_finite_decimal(value, path, "ExactDecimal"))
+
+
+def _finite_decimal(value: Any, path: str, declared: str) -> Decimal:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    if not isinstance(value, Decimal):
+        raise _wrong(value, path, declared, "make it with el.money('9.50') or Decimal('9.50')")
+    if not value.is_finite():
+        raise _wrong(value, path, declared, "NaN and infinities are not amounts")
+    return value
+
+
+def _float(marks: tuple[Any, ...]) -> FieldType:
+    loose = any(isinstance(mark, NonFiniteMark) for mark in marks)
+    return FieldType("f64", "AnyFloat" if loose else "float", _check_any_float if loose else _check_float)
+
+
+def _check_json(value: Any, path: str) -> str:
+    _only_json(value, path)
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _only_json(value: Any, path: str) -> None:
+    if isinstance(value, str):
+        check_text(value, path)
+    elif isinstance(value, float):
+        _check_float(value, path)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _only_json(item, f"{path}[{i}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            check_text(key, f"{path} (a key)")
+            _only_json(item, f"{path}[{key!r}]")
+    elif value is not None and not isinstance(value, (bool, int)):
+        raise _wrong(value, path, "a union or Any", "it is stored as JSON: text, numbers, bools, None, lists, dicts")
+
+
+_SCALARS: dict[Any, Callable[[tuple[Any, ...]], FieldType]] = {
+    bool: lambda _: FieldType("b", "bool", _check_bool),
+    int: lambda _: FieldType("i64", "int", _check_int),
+    float: _float,
+    str: lambda _: FieldType("s", "str", check_text),
+    bytes: lambda _: FieldType("bin", "bytes", _check_bytes),
+    uuid.UUID: lambda _: FieldType("uuid", "UUID", _check_uuid, lambda b: uuid.UUID(bytes=b)),
+    Decimal: _decimal,
+    dt.datetime: lambda _: FieldType("ts", "datetime", moment_us, from_us),
+    dt.date: lambda _: FieldType("d", "date", _check_date, lambda days: DAY_ZERO + dt.timedelta(days)),
+    dt.time: lambda _: FieldType("t", "time", _check_time, _time_back),
+    dt.timedelta: lambda _: FieldType("td", "timedelta", _check_timedelta, lambda us: dt.timedelta(0, 0, us)),
+}
+
+
+def _closed(values: tuple[Any, ...], members: Mapping[Any, Any], declared: str, path: str) -> FieldType:
+    """An Enum or a Literal: a closed set of strings or of integers."""
+    if values and all(type(v) is str or (isinstance(v, str) and not isinstance(v, enum.Enum)) for v in values):
+        tag = "s"
+    elif values and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        tag = "i64"
+    else:
+        raise ModelError(f"{path}: the values of {declared} are not all text or all integers", field=path)
+    of_value = {member: value for value, member in members.items()}
+
+    def check(value: Any, where: str) -> Any:
+        stored = of_value.get(value, of_value) if value.__hash__ else of_value
+        if stored is of_value or type(value) is not type(members[stored]):
+            raise _wrong(value, where, declared, f"one of {', '.join(map(repr, values))}")
+        return stored
+
+    def back(stored: Any) -> Any:
+        try:
+            return members[stored]
+        except KeyError:
+            raise UnknownValue(f"{path}: the stored value {stored!r} is not in {declared} today", field=path) from None
+
+    literal = all(value is member for value, member in members.items())
+    return FieldType(tag, declared, check, _same if literal else back)
+
+
+def _record(cls: type[Any], path: str) -> Record:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = tuple((f.name, field_type(hints[f.name], f"{path}.{f.name}")) for f in dataclasses.fields(cls))
+    tag = f"r({','.join(f'{name}={kind.tag}' for name, kind in fields)})"
+
+    def check(value: Any, where: str) -> dict[str, Any]:
+        if type(value) is not cls:
+            raise _wrong(value, where, cls.__name__)
+        return {name: kind.encode(getattr(value, name), f"{where}.{name}") for name, kind in fields}
+
+    def back(stored: dict[str, Any]) -> Any:
+        return cls(**{name: kind.decode(stored[name]) for name, kind in fields})
+
+    return Record(tag, cls.__name__, check, back, cls=cls, fields=fields)
+
+
+def _list_of(origin: Any, item: FieldType, hint: Any) -> FieldType:
+    unordered = origin in (set, frozenset)
+    accepted: tuple[type, ...] = (set, frozenset) if unordered else (list, tuple)
+
+    def check(value: Any, path: str) -> list[Any]:
+        if not isinstance(value, accepted):
+            raise _wrong(value, path, _name(hint))
+        stored = [item.encode(v, f"{path}[{i}]") for i, v in enumerate(value)]
+        return sorted(stored, key=_set_order) if unordered else stored
+
+    return FieldType(f"l_{item.tag}", _name(hint), check, lambda stored: origin(item.decode(v) for v in stored))
+
+
+def _set_order(stored: Any) -> tuple[bool, Any]:
+    return (stored is not None, stored if not isinstance(stored, dict) else tuple(stored.values()))
+
+
+def _map_of(item: FieldType, hint: Any) -> FieldType:
+    def check(value: Any, path: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise _wrong(value, path, _name(hint))
+        for key in value:
+            check_text(key, f"{path} (a key)")
+        return {key: item.encode(value[key], f"{path}[{key!r}]") for key in sorted(value)}
+
+    return FieldType(f"m_{item.tag}", _name(hint), check, lambda stored: {k: item.decode(v) for k, v in stored.items()})
+
+
+def back_of(tag: str) -> Callable[[Any], Any]:
+    """From a stored value to a plain Python value by its tag alone, for readers that have no class.
+
+    >>> back_of("l_d18_2")([950])
+    [Decimal('9.50')]
+    """
+    if tag[0] == "d" and "_" in tag:
+        digits, places = map(int, tag[1:].split("_"))
+        return _decimal((Scale(digits, places),)).back
+    if tag.startswith("l_"):
+        item = back_of(tag[2:])
+        return lambda stored: [None if v is None else item(v) for v in stored]
+    if tag.startswith("m_"):
+        item = back_of(tag[2:])
+        return lambda stored: {k: None if v is None else item(v) for k, v in stored.items()}
+    return _BACK_OF.get(tag, _same)
+
+
+_BACK_OF: dict[str, Callable[[Any], Any]] = {
+    "uuid": lambda stored: uuid.UUID(bytes=stored),
+    "dec": Decimal,
+    "ts": from_us,
+    "d": lambda stored: DAY_ZERO + dt.timedelta(stored),
+    "t": _time_back,
+    "td": lambda stored: dt.timedelta(0, 0, stored),
+    "json": json.loads,
+}

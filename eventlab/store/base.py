@@ -1,0 +1,474 @@
+"""What a store is: the values that go in and out, and the two verbs.
+
+`Draft`s go in: validated, encoded, with ids and tags, all decided outside the store. `Row`s are what a store keeps of
+them. A `Cut` is the log up to one commit: it never changes, and every read goes through one. A `Batch` is what it gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, Protocol
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventlab.errors import Damaged
+from eventlab.model.events import EventType
+from eventlab.model.filters import EVERYTHING, Clause, Filter
+from eventlab.model.meta import Recorded
+from eventlab.model.schema import Schema
+from eventlab.model.types import back_of
+from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, payload_array, stored_column
+
+#: The envelope columns a fold needs when its `evolve` does not look at the metadata.
+FOLD_ENVELOPE: Final = ("position", "stream", "version", "type", "schema_version", "tenant")
+
+MAX_PAYLOAD_BYTES: Final = 8 << 20
+MAX_APPEND_EVENTS: Final = 100_000
+MAX_TAGS: Final = 64
+
+
+class _All:
+    """Every tenant of a store; only for reading."""
+
+    def __repr__(self) -> str:
+        return "eventlab.ALL"
+
+
+ALL: Final = _All()
+Tenant = str | _All
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event ready to append: its payload in stored form, its id and its tags. `content` is a digest of what it says."""
+
+    stream: str
+    schema: Schema
+    payload: tuple[Any, ...]
+    event_id: bytes
+    occurred_at: int | None
+    correlation_id: bytes | None
+    causation_id: bytes | None
+    actor: str | None
+    tags: tuple[str, ...]
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A recorded event as a store keeps it, in stored form."""
+
+    position: int
+    tenant: str
+    stream: str
+    version: int
+    type: str
+    schema_version: int
+    event_id: bytes
+    recorded_at: int
+    occurred_at: int
+    correlation_id: bytes | None
+    causation_id: bytes | None
+    actor: str | None
+    tags: tuple[str, ...]
+    commit: int
+    payload: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What an append did: the positions and ids of its events. `repeated` says they were there before."""
+
+    positions: tuple[int, ...]
+    ids: tuple[Any, ...]
+    versions: tuple[int, ...]
+    repeated: bool = False
+
+    @property
+    def position(self) -> int:
+        """The last position."""
+        return self.positions[-1] if self.positions else 0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of an ingest in their final order, one table a category: the envelope but for what the log decides, and payload.
+
+    Each table has an int64 column `offset`, its rows' places in the chunk. `recorded_at` is present for imported history.
+    """
+
+    source: str
+    number: int
+    digest: bytes
+    rows: int
+    tables: Mapping[str, pa.Table]
+    schemas: tuple[Schema, ...]
+    imported: bool
+
+
+@dataclass(frozen=True)
+class ChunkState:
+    """What the log knows of one chunk of a source: how many rows, where they went, and the digest of what came in."""
+
+    rows: int
+    first: int
+    last: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class SourceGroup:
+    """Files or a table of one category that share their physical columns: one scan for SQL."""
+
+    tenant: str
+    category: str
+    columns: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    table: pa.Table | None = None
+    until: int | None = None
+
+
+class Cut(Protocol):
+    """The log up to the commit that ends at `head`; never changes."""
+
+    @property
+    def head(self) -> int: ...
+    @property
+    def schemas(self) -> Mapping[tuple[str, int], Schema]: ...
+    @property
+    def types_of(self) -> Mapping[tuple[str, str], frozenset[tuple[str, int]]]:
+        """Which (type, schema version) occur in each (tenant, category)."""
+        ...
+
+    def batches(
+        self,
+        filter: Filter = EVERYTHING,
+        *,
+        tenant: Tenant,
+        after: int = 0,
+        until: int | None = None,
+        envelope: Sequence[str] = ENVELOPE_NAMES,
+    ) -> Iterator[Batch]:
+        """The events picked, `after` < position ≤ `until`, in position order, a bounded number at a time."""
+        ...
+
+    def stream(self, stream: str, *, tenant: str, after_version: int = 0, until: int | None = None) -> Iterator[Batch]:
+        """One stream's events from the version after `after_version`, in order."""
+        ...
+
+    def position_at(self, recorded_us: int) -> int:
+        """The end of the last commit recorded at or before this moment; 0 when there is none."""
+        ...
+
+    def sources(self, tenant: Tenant) -> list[SourceGroup]:
+        """Where SQL finds the events."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReadModelBase:
+    """The base of a read model: its rows at a checkpoint, and the fingerprint of the code that made them."""
+
+    name: str
+    tenant: str
+    fingerprint: str
+    position: int
+    rows: int
+    size: int
+    table: Callable[[], pa.Table]
+
+
+class Store(Protocol):
+    """The log. `append` and `cut` are all that a model needs; the rest keeps it in shape."""
+
+    read_only: bool
+    store_id: str
+
+    def append(
+        self, drafts: Sequence[Draft], *, tenant: str, expected: Mapping[str, int], repeats: bool, now: int | None = None
+    ) -> Appended: ...
+    def cut(self) -> Cut: ...
+    def version(self, tenant: str, stream: str) -> int: ...
+    def ingest(self, chunk: Chunk, *, tenant: str, now: int | None = None) -> ChunkState: ...
+    def chunks(self, tenant: str, source: str) -> dict[int, ChunkState]: ...
+    def last_recorded(self) -> int: ...
+    def seal(self) -> int: ...
+    def read_models(self, tenant: str) -> dict[str, ReadModelBase]: ...
+    def save_read_model(self, name: str, tenant: str, fingerprint: str, position: int, table: pa.Table) -> ReadModelBase: ...
+    def close(self) -> None: ...
+
+
+# -- canonical bytes -------------------------------------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+_BIG_INT: Final = 1
+
+
+def pack(value: Any) -> bytes:
+    """Stored values as MessagePack: NaN and bytes survive, integers beyond 64 bits too."""
+    try:
+        return _encoder.encode(value)
+    except OverflowError:
+        return _encoder.encode(_big(value))
+
+
+def _big(value: Any) -> Any:
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return msgspec.msgpack.Ext(_BIG_INT, str(value).encode())
+    if isinstance(value, (list, tuple)):
+        return [_big(v) for v in value]
+    return {k: _big(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _unpack_ext(code: int, data: memoryview) -> Any:
+    if code != _BIG_INT:
+        raise Damaged(f"a stored payload holds an unknown kind of value ({code})")
+    return int(bytes(data))
+
+
+_decoder = msgspec.msgpack.Decoder(ext_hook=_unpack_ext)
+
+
+def unpack(blob: bytes) -> Any:
+    """The stored values that `pack` wrote."""
+    try:
+        return _decoder.decode(blob)
+    except (msgspec.DecodeError, ValueError) as why:
+        raise Damaged(f"a stored payload of {len(blob)} bytes cannot be read: {why}", hint="eventlab verify") from None
+
+
+def content_digest(stream: str, schema: Schema, payload: bytes) -> bytes:
+    """Eight bytes of what an event says, without where and when: tells a repeat from another event under the same id."""
+    text = pack((stream, schema.name, schema.version, payload))
+    return hashlib.blake2b(text, digest_size=8, person=b"eventlab content").digest()
+
+
+def row_digest(row: Row) -> bytes:
+    """Sixteen bytes over everything a row holds: the one canonical encoding of a recorded event."""
+    parts = (
+        row.position, row.tenant, row.stream, row.version, row.type, row.schema_version, row.event_id, row.recorded_at,
+        row.occurred_at, row.correlation_id, row.causation_id, row.actor, row.tags, row.commit, row.payload,
+    )  # fmt: skip
+    return hashlib.blake2b(pack(parts), digest_size=16, person=b"eventlab event").digest()
+
+
+# -- batches ---------------------------------------------------------------------------------------------------------------
+
+
+def rows_to_table(rows: Sequence[Row], schemas: Mapping[tuple[str, int], Schema]) -> pa.Table:
+    """Rows of one category as a table: the envelope, then every payload column that a type among them has."""
+    arrays = [
+        pa.array([getattr(row, name) for row in rows], kind.type if name not in ("recorded_at", "occurred_at") else pa.int64())
+        for name, kind in ((f.name, f) for f in ENVELOPE)
+    ]
+    arrays = [a.view(f.type) if a.type != f.type else a for a, f in zip(arrays, ENVELOPE, strict=True)]
+    used = sorted({(row.type, row.schema_version) for row in rows})
+    columns = sorted({column for key in used for column in schemas[key].columns})
+    place = {key: {c: i for i, c in enumerate(schemas[key].columns)} for key in used}
+    names = list(ENVELOPE.names)
+    for column in columns:
+        at = [place[row.type, row.schema_version].get(column) for row in rows]
+        values = [None if i is None else row.payload[i] for i, row in zip(at, rows, strict=True)]
+        arrays.append(payload_array(column, values))
+        names.append(column)
+    return pa.table(arrays, names=names)
+
+
+class EnvelopeLists:
+    """The envelope columns of a batch as lists of stored values, each made when it is first asked for."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __getattr__(self, name: str) -> list[Any]:
+        if name.startswith("_") or name not in self._table.column_names:
+            raise AttributeError(name)
+        column = self._table.column(name).combine_chunks()
+        if pa.types.is_timestamp(column.type):
+            column = column.view(pa.int64())
+        values: list[Any] = column.to_pylist()
+        setattr(self, name, values)
+        return values
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Events in position order: one table a category, each in position order, no position twice."""
+
+    tables: tuple[pa.Table, ...]
+    schemas: Mapping[tuple[str, int], Schema] = field(repr=False)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.tables))
+
+    @cached_property
+    def _order(self) -> np.ndarray[Any, Any] | None:
+        """Where each row of the tables, one after the other, goes in position order; None for a single table."""
+        if len(self.tables) < 2:
+            return None
+        positions = np.concatenate([t.column("position").to_numpy() for t in self.tables])
+        return np.argsort(positions, kind="stable")
+
+    @cached_property
+    def envelope_table(self) -> pa.Table:
+        names = [n for n in ENVELOPE_NAMES if n in self.tables[0].column_names] if self.tables else list(ENVELOPE_NAMES)
+        whole = pa.concat_tables([t.select(names) for t in self.tables]) if self.tables else ENVELOPE.empty_table()
+        return whole if self._order is None else whole.take(pa.array(self._order))
+
+    @cached_property
+    def envelope(self) -> Any:
+        """The envelope columns as lists, in position order (`model.meta.Envelopes`)."""
+        return EnvelopeLists(self.envelope_table)
+
+    def events(self, class_of: Callable[[str], EventType | None]) -> list[Any]:
+        """The payloads in position order: events of the classes that `class_of` gives, else dicts of plain values."""
+        out = np.empty(len(self), dtype=object)
+        start = 0
+        for table in self.tables:
+            for at, events in _decoded(table, self.schemas, class_of):
+                if at is None:
+                    out[start : start + len(table)] = events
+                else:
+                    out[at + start] = events
+            start += len(table)
+        listed: list[Any] = (out if self._order is None else out[self._order]).tolist()
+        return listed
+
+    def recorded(self, class_of: Callable[[str], EventType | None]) -> list[Recorded]:
+        """The events with their envelopes, in position order."""
+        return [Recorded(self.envelope, i, data) for i, data in enumerate(self.events(class_of))]
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """The same events, at most `size` at a time."""
+        if len(self) <= size:
+            yield self
+            return
+        edges = self.envelope_table.column("position").to_numpy()[size - 1 :: size].tolist()
+        low = 0
+        for high in [*edges, None]:
+            tables = tuple(t for t in (_between(t, low, high) for t in self.tables) if len(t))
+            if tables:
+                yield Batch(tables, self.schemas)
+            low = high or 0
+
+
+def _between(table: pa.Table, after: int, until: int | None) -> pa.Table:
+    """The rows with `after` < position ≤ `until` of a table in position order."""
+    positions = table.column("position").to_numpy()
+    low = int(np.searchsorted(positions, after, "right"))
+    high = len(positions) if until is None else int(np.searchsorted(positions, until, "right"))
+    return table if low == 0 and high == len(positions) else table.slice(low, max(0, high - low))
+
+
+def _decoded(
+    table: pa.Table, schemas: Mapping[tuple[str, int], Schema], class_of: Callable[[str], EventType | None]
+) -> Iterator[tuple[np.ndarray[Any, Any] | None, Any]]:
+    """For each type and schema version in a table: which rows it has, and their payloads."""
+    types = table.column("type").combine_chunks().dictionary_encode()
+    names, codes = types.dictionary.to_pylist(), types.indices.to_numpy()
+    versions = table.column("schema_version").to_numpy()
+    for code, name in enumerate(names):
+        of_type = codes == code
+        for version in np.unique(versions[of_type]).tolist():
+            mask = of_type & (versions == version)
+            at = None if mask.all() else np.flatnonzero(mask)
+            part = table if at is None else table.take(pa.array(at))
+            schema = schemas.get((name, version))
+            if schema is None:
+                raise Damaged(f"the log holds {name} version {version}, which the catalog does not know", hint="eventlab verify")
+            columns = [stored_column(part, column) for column in schema.columns]
+            kind = class_of(name)
+            if kind is not None:
+                yield at, _objects(kind.decode(schema, columns) if columns else _empty(kind, schema, len(part)))
+            else:
+                yield at, _objects(plain_payloads(schema, columns, len(part)))
+
+
+def _empty(kind: EventType, schema: Schema, count: int) -> list[Any]:
+    """Events of a stored version that has no fields."""
+    return kind.decode(schema, [[None] * count]) if count else []
+
+
+def _objects(values: list[Any]) -> np.ndarray[Any, Any]:
+    out = np.empty(len(values), dtype=object)
+    out[:] = values
+    return out
+
+
+def plain_payloads(schema: Schema, columns: Sequence[list[Any]], count: int) -> list[dict[str, Any]]:
+    """Payloads as dicts of plain values, for a type that has no class here; `addr.city` becomes a dict in a dict."""
+    payloads: list[dict[str, Any]] = [{} for _ in range(count)]
+    for leaf, values in zip(schema.leaves, columns, strict=True):
+        if leaf.tag == "p":
+            continue
+        back = back_of(leaf.tag)
+        *outer, last = leaf.path.split(".")
+        for payload, value in zip(payloads, values, strict=True):
+            for part in outer:
+                payload = payload.setdefault(part, {})
+            payload[last] = None if value is None else back(value)
+    return payloads
+
+
+# -- filters over tables ---------------------------------------------------------------------------------------------------
+
+
+def picked(table: pa.Table, category: str, filter: Filter) -> pa.Table:
+    """The rows of a category's table that a filter picks."""
+    masks = [mask for clause in filter.clauses if (mask := _clause_mask(table, category, clause)) is not None]
+    if not masks:
+        return table.slice(0, 0)
+    if any(mask is True for mask in masks):
+        return table
+    whole = masks[0]
+    for mask in masks[1:]:
+        whole = pc.or_(whole, mask)
+    return table.filter(whole)
+
+
+def _clause_mask(table: pa.Table, category: str, clause: Clause) -> Any:
+    """A mask, True for every row, or None for no row."""
+    if clause.categories is not None and category not in clause.categories:
+        return None
+    parts = []
+    if clause.types is not None:
+        parts.append(pc.is_in(table.column("type"), pa.array(sorted(clause.types), pa.string())))
+    if clause.streams is not None:
+        parts.append(pc.is_in(table.column("stream"), pa.array(sorted(clause.streams), pa.string())))
+    if clause.tags:
+        tags = table.column("tags").combine_chunks()
+        parents, flat = pc.list_parent_indices(tags).to_numpy(), pc.list_flatten(tags)
+        for tag in sorted(clause.tags):
+            mask = np.zeros(len(table), bool)
+            mask[parents[pc.equal(flat, tag).to_numpy(zero_copy_only=False)]] = True
+            parts.append(pa.array(mask))
+    if not parts:
+        return True
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = pc.and_(whole, part)
+    return whole
+
+
+def needed_columns(filter: Filter, schemas: Mapping[tuple[str, int], Schema]) -> frozenset[str] | None:
+    """The payload columns of the types a filter asks for; None for all."""
+    types: set[str] = set()
+    for clause in filter.clauses:
+        if clause.types is None:
+            return None
+        types |= clause.types
+    return frozenset(column for key, schema in schemas.items() if key[0] in types for column in schema.columns)
+
+
+def needed_envelope(filter: Filter, envelope: Sequence[str]) -> list[str]:
+    """The envelope columns to read: those asked for, and those the filter looks at, in their order."""
+    wanted = {*envelope, "position", "type", "schema_version", "stream"}
+    if any(clause.tags for clause in filter.clauses):
+        wanted.add("tags")
+    return [name for name in ENVELOPE_NAMES if name in wanted]

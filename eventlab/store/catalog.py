@@ -1,0 +1,276 @@
+"""The catalog: a SQLite database in WAL mode that holds the truth of a store.
+
+Head, hot tail, stream heads, and which segments are live. Every write is one transaction under `write.lock`; its COMMIT
+is the only commit point. stdlib `sqlite3` only: two SQLite libraries in one process drop each other's locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from eventlab.errors import Busy, Damaged, EventlabError, NewerFormat, NoStore, Poisoned, ReadOnly, StoreError
+from eventlab.store.files import disk_full
+
+FORMAT: Final = 1
+APPLICATION_ID: Final = 0x65766C62  # "evlb"
+CHECKPOINT_EVERY: Final = 256
+CHECKPOINT_BYTES: Final = 16 << 20
+BUSY_SECONDS: Final = 30
+
+_DDL: Final = """
+CREATE TABLE log(id INTEGER PRIMARY KEY CHECK(id = 1), format INTEGER NOT NULL, store_id TEXT NOT NULL, head INTEGER NOT NULL,
+  sealed INTEGER NOT NULL, id_floor INTEGER NOT NULL, recorded_at INTEGER NOT NULL, generation INTEGER NOT NULL) STRICT;
+CREATE TABLE tenant(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE category(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE schema(name TEXT NOT NULL, version INTEGER NOT NULL, fingerprint TEXT NOT NULL, json TEXT NOT NULL,
+  PRIMARY KEY(name, version)) STRICT, WITHOUT ROWID;
+CREATE TABLE type_use(tenant INTEGER NOT NULL, category INTEGER NOT NULL, type TEXT NOT NULL, version INTEGER NOT NULL,
+  PRIMARY KEY(tenant, category, type, version)) STRICT, WITHOUT ROWID;
+CREATE TABLE event(position INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, stream TEXT NOT NULL, version INTEGER NOT NULL,
+  type TEXT NOT NULL, schema_version INTEGER NOT NULL, event_id BLOB NOT NULL, recorded_at INTEGER NOT NULL,
+  occurred_at INTEGER NOT NULL, correlation_id BLOB, causation_id BLOB, actor TEXT, tags TEXT, commit_position INTEGER NOT NULL,
+  payload BLOB NOT NULL, digest BLOB NOT NULL, UNIQUE(tenant, stream, version)) STRICT;
+CREATE TABLE event_key(event_id BLOB PRIMARY KEY, position INTEGER NOT NULL, version INTEGER NOT NULL, content BLOB NOT NULL)
+  STRICT, WITHOUT ROWID;
+CREATE TABLE stream_head(tenant INTEGER NOT NULL, stream TEXT NOT NULL, version INTEGER NOT NULL,
+  first_position INTEGER NOT NULL, last_position INTEGER NOT NULL, PRIMARY KEY(tenant, stream)) STRICT, WITHOUT ROWID;
+CREATE TABLE segment(id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, tenant INTEGER NOT NULL, category INTEGER NOT NULL,
+  level INTEGER NOT NULL, run_first INTEGER NOT NULL, run_last INTEGER NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL,
+  digest TEXT NOT NULL, columns TEXT NOT NULL, min_recorded INTEGER NOT NULL, max_recorded INTEGER NOT NULL,
+  state TEXT NOT NULL CHECK(state IN ('pending', 'live', 'retired')), lease INTEGER NOT NULL) STRICT;
+CREATE INDEX segment_live ON segment(state, run_first);
+CREATE TABLE import_chunk(tenant INTEGER NOT NULL, source TEXT NOT NULL, chunk INTEGER NOT NULL, rows INTEGER NOT NULL,
+  first INTEGER NOT NULL, last INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(tenant, source, chunk)) STRICT, WITHOUT ROWID;
+CREATE TABLE read_model(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, position INTEGER NOT NULL,
+  path TEXT NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY(tenant, name))
+  STRICT, WITHOUT ROWID;
+"""
+
+
+class Catalog:
+    """The catalog of one store folder in this process: a connection that writes, one that reads, and the write lock."""
+
+    def __init__(self, root: Path, *, read_only: bool, create: bool) -> None:
+        self.root = root
+        self.path = root / "catalog.sqlite"
+        self.read_only = read_only
+        self._pid = os.getpid()
+        self._poison: str | None = None
+        self._commits = 0
+        self._thread_lock = threading.RLock()
+        self._read_lock = threading.RLock()
+        self._lock_file = -1
+        if not read_only:
+            self._lock_file = os.open(root / "write.lock", os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            with self._flock():
+                self.write_connection = self._connect()
+                self._prepare(create)
+                self._read_connection = self.write_connection if read_only else self._connect()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- opening
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.read_only:
+            wal = Path(f"{self.path}-wal")
+            mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
+            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, check_same_thread=False)
+        else:
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            # The file is SQLite's from its first page on; FULL makes a COMMIT wait for the disk.
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0", "cache_size=-65536"):
+                self._pragma(connection, pragma)
+        return connection
+
+    def _pragma(self, connection: sqlite3.Connection, pragma: str) -> None:
+        try:
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        except sqlite3.DatabaseError as why:
+            connection.close()
+            raise NoStore(
+                f"{self.path} is not the catalog of a store: {why}", hint="name another folder, or restore a backup", path=str(self.root)
+            ) from None
+
+    def _prepare(self, create: bool) -> None:
+        """Check whose database this is and of which format; make the tables of a new one."""
+        read = self.write_connection.execute
+        try:
+            application = read("PRAGMA application_id").fetchone()[0]
+            tables = read("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        except sqlite3.DatabaseError as why:
+            raise NoStore(f"{self.path} is not the catalog of a store: {why}", hint="name another folder", path=str(self.root)) from None
+        if application == APPLICATION_ID:
+            found = read("SELECT format FROM log").fetchone()[0]
+            if found > FORMAT:
+                raise NewerFormat(
+                    f"the store in {self.root} has format {found}, and this eventlab reads format {FORMAT}",
+                    hint="install a newer eventlab: pip install --upgrade eventlab",
+                    format=found,
+                )
+            return
+        if tables or not create:
+            raise NoStore(
+                f"{self.path} is a database of another program", hint="name another folder", path=str(self.root)
+            )
+        read("BEGIN IMMEDIATE")
+        for statement in _DDL.split(";\n"):
+            if statement.strip():
+                read(statement)
+        read(
+            "INSERT INTO log VALUES(1, ?, ?, 0, 0, 0, 0, 0)",
+            (FORMAT, uuid.uuid4().hex),
+        )
+        read(f"PRAGMA application_id={APPLICATION_ID}")
+        read("COMMIT")
+
+    # -- transactions
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One write transaction: `flock`, BEGIN IMMEDIATE, the body, COMMIT. An exception rolls everything back."""
+        with self._thread_lock:
+            self._refuse_writing()
+            with self._flock():
+                connection = self.write_connection
+                try:
+                    with self._sqlite_errors(writing=True):
+                        connection.execute("BEGIN IMMEDIATE")
+                        yield connection
+                        connection.execute("COMMIT")
+                        self._maybe_checkpoint()
+                except BaseException:
+                    if connection.in_transaction:
+                        with contextlib.suppress(sqlite3.Error):
+                            connection.execute("ROLLBACK")
+                    raise
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One short read transaction: everything in it is of one moment."""
+        self._refuse_fork()
+        with self._read_lock:
+            connection = self._read_connection
+            with self._sqlite_errors(writing=False):
+                connection.execute("BEGIN")
+                try:
+                    yield connection
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+
+    def _maybe_checkpoint(self) -> None:
+        """Move the WAL into the database from time to time, under the lock, so that no writer waits for it by surprise."""
+        self._commits += 1
+        if self._commits % CHECKPOINT_EVERY == 0 and os.stat(f"{self.path}-wal").st_size > CHECKPOINT_BYTES:
+            self.write_connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    @contextlib.contextmanager
+    def _flock(self) -> Iterator[None]:
+        if self._lock_file < 0:
+            yield
+            return
+        # flock in front of SQLite's own waiting, which is unfair between processes.
+        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    @contextlib.contextmanager
+    def _sqlite_errors(self, *, writing: bool) -> Iterator[None]:
+        try:
+            yield
+        except EventlabError:
+            raise
+        except sqlite3.OperationalError as why:
+            text = str(why)
+            if "full" in text:
+                raise disk_full(self.root) from why
+            if "locked" in text or "busy" in text:
+                raise Busy(f"the catalog of {self.root} was locked for {BUSY_SECONDS} s", hint="try again") from why
+            if writing and "I/O" in text:
+                self._poison = text
+                raise self._poisoned() from why
+            raise
+        except sqlite3.DatabaseError as why:
+            if "malformed" in str(why) or "not a database" in str(why):
+                raise Damaged(f"the catalog of {self.root} is damaged: {why}", hint="eventlab verify; restore a backup") from why
+            raise
+
+    def _refuse_writing(self) -> None:
+        self._refuse_fork()
+        if self._poison is not None:
+            raise self._poisoned()
+        if self.read_only:
+            raise ReadOnly(f"the store in {self.root} is open for reading only", hint="open it without read_only, on a writable disk")
+
+    def _poisoned(self) -> Poisoned:
+        return Poisoned(
+            f"a write to {self.root} failed half way ({self._poison}); whether it is on the disk is not known",
+            hint="open the store again: what was acknowledged is safe",
+        )
+
+    def _refuse_fork(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreError("this store was opened before the process forked", hint="open it again in the child, or spawn instead")
+
+    # -- closing
+
+    def close(self) -> None:
+        """Close the connections under the lock; the last one out leaves no WAL behind."""
+        if os.getpid() != self._pid:
+            return
+        with self._flock():
+            for name in ("_read_connection", "write_connection"):
+                connection = self.__dict__.pop(name, None)
+                if connection is not None:
+                    with contextlib.suppress(sqlite3.Error):
+                        connection.close()
+        if self._lock_file >= 0:
+            os.close(self._lock_file)
+            self._lock_file = -1
+
+
+class Names:
+    """The numbers that stand for tenants and categories in the catalog and in file names."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._ids: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+
+    def load(self, connection: sqlite3.Connection) -> None:
+        """Read what other processes added."""
+        rows: list[tuple[int, str]] = connection.execute(f"SELECT id, name FROM {self._table}").fetchall()
+        self._ids = {name: number for number, name in rows}
+        self._names = dict(rows)
+
+    def get(self, connection: sqlite3.Connection, name: str) -> int | None:
+        """The number of a name, or None when the store has not seen it."""
+        if name not in self._ids:
+            self.load(connection)
+        return self._ids.get(name)
+
+    def ensure(self, connection: sqlite3.Connection, name: str) -> int:
+        """The number of a name, given to it in this write transaction if it has none."""
+        row: Any = connection.execute(f"SELECT id FROM {self._table} WHERE name = ?", (name,)).fetchone()
+        if row is not None:
+            return int(row[0])
+        return int(connection.execute(f"INSERT INTO {self._table}(name) VALUES(?) RETURNING id", (name,)).fetchone()[0])
+
+    def name(self, connection: sqlite3.Connection, number: int) -> str:
+        """The name of a number."""
+        if number not in self._names:
+            self.load(connection)
+        return self._names[number]

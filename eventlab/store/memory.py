@@ -1,0 +1,226 @@
+"""The in-memory store: the specification of the store, and the log of a scratch lab.
+
+Obvious code over a list of rows. Every other store gives the same answers; the contract tests hold it to that.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from eventlab.model.filters import EVERYTHING, Filter
+from eventlab.model.schema import Schema
+from eventlab.store import schemas as registry
+from eventlab.store.base import (
+    Appended,
+    Batch,
+    Chunk,
+    ChunkState,
+    Draft,
+    ReadModelBase,
+    Row,
+    SourceGroup,
+    Tenant,
+    content_digest,
+    needed_envelope,
+    pack,
+    rows_to_table,
+)
+from eventlab.store.columns import ENVELOPE_NAMES, payload_columns, stored_column
+from eventlab.store.rules import recorded, refuse_stale, same_append
+
+
+class MemoryStore:
+    """A log in memory, with one lock."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self.read_only = False
+        self.store_id = uuid.uuid4().hex
+        self._now = now
+        self._lock = threading.RLock()
+        self._rows: list[Row] = []
+        self._by_id: dict[bytes, tuple[int, bytes]] = {}
+        self._versions: dict[tuple[str, str], int] = {}
+        self._schemas: dict[tuple[str, int], Schema] = {}
+        self._chunks: dict[tuple[str, str], dict[int, ChunkState]] = {}
+        self._read_models: dict[tuple[str, str], ReadModelBase] = {}
+
+    def append(
+        self, drafts: Sequence[Draft], *, tenant: str, expected: Mapping[str, int], repeats: bool, now: int | None = None
+    ) -> Appended:
+        """Append all drafts or none; see `store.base.Store`."""
+        with self._lock:
+            if repeats and (earlier := self._earlier(drafts)):
+                return earlier
+            for stream, version in expected.items():
+                refuse_stale(stream, version, self._versions.get((tenant, stream), 0), self._types_after(tenant, stream, version))
+            self._register([draft.schema for draft in drafts])
+            recorded_at = max(self._now() if now is None else now, self.last_recorded())
+            first = len(self._rows) + 1
+            rows = []
+            for position, draft in enumerate(drafts, first):
+                version = self._versions[tenant, draft.stream] = self._versions.get((tenant, draft.stream), 0) + 1
+                rows.append(recorded(draft, position, version, tenant, recorded_at, first))
+                self._by_id[draft.event_id] = (position, draft.content)
+            self._rows.extend(rows)
+            return Appended(tuple(r.position for r in rows), tuple(_ids(drafts)), tuple(r.version for r in rows))
+
+    def cut(self) -> MemoryCut:
+        """The log as it is now."""
+        with self._lock:
+            return MemoryCut(tuple(self._rows), dict(self._schemas))
+
+    def version(self, tenant: str, stream: str) -> int:
+        """The version of a stream; 0 when it has no events."""
+        return self._versions.get((tenant, stream), 0)
+
+    def ingest(self, chunk: Chunk, *, tenant: str, now: int | None = None) -> ChunkState:
+        """Append the rows of a chunk, each its own commit, unless the chunk is there."""
+        with self._lock:
+            done = self._chunks.setdefault((tenant, chunk.source), {})
+            if chunk.number in done:
+                return done[chunk.number]
+            self._register(chunk.schemas)
+            first = len(self._rows) + 1
+            recorded_at = max(self._now() if now is None else now, self.last_recorded())
+            for offset, draft, imported_at in sorted(_drafts(chunk, self._schemas), key=lambda row: row[0]):
+                position = first + offset
+                version = self._versions[tenant, draft.stream] = self._versions.get((tenant, draft.stream), 0) + 1
+                self._rows.append(recorded(draft, position, version, tenant, imported_at or recorded_at, position))
+            done[chunk.number] = ChunkState(chunk.rows, first, len(self._rows), chunk.digest)
+            return done[chunk.number]
+
+    def chunks(self, tenant: str, source: str) -> dict[int, ChunkState]:
+        """The chunks of a source that are in the log."""
+        return dict(self._chunks.get((tenant, source), {}))
+
+    def last_recorded(self) -> int:
+        """When the last event was recorded, in microseconds since 1970; 0 when there is none."""
+        return self._rows[-1].recorded_at if self._rows else 0
+
+    def seal(self) -> int:
+        """Nothing to seal in memory."""
+        return 0
+
+    def read_models(self, tenant: str) -> dict[str, ReadModelBase]:
+        """The bases of read models, by name."""
+        return {name: base for (of, name), base in self._read_models.items() if of == tenant}
+
+    def save_read_model(self, name: str, tenant: str, fingerprint: str, position: int, table: pa.Table) -> ReadModelBase:
+        """Swap in a new base."""
+        base = ReadModelBase(name, tenant, fingerprint, position, len(table), table.nbytes, lambda: table)
+        self._read_models[tenant, name] = base
+        return base
+
+    def close(self) -> None:
+        """Nothing to close in memory."""
+
+    def _register(self, schemas: Sequence[Schema]) -> None:
+        self._schemas.update({schema.key: schema for schema in registry.unknown(schemas, self._schemas)})
+
+    def _earlier(self, drafts: Sequence[Draft]) -> Appended | None:
+        found = [self._by_id.get(draft.event_id) for draft in drafts]
+        positions = same_append(drafts, found)
+        if positions is None:
+            return None
+        versions = tuple(self._rows[p - 1].version for p in positions)
+        return Appended(positions, tuple(_ids(drafts)), versions, repeated=True)
+
+    def _types_after(self, tenant: str, stream: str, version: int) -> list[str]:
+        return [r.type for r in self._rows if (r.tenant, r.stream) == (tenant, stream) and r.version > version]
+
+
+@dataclass(frozen=True)
+class MemoryCut:
+    """The rows of a memory store up to one commit."""
+
+    rows: tuple[Row, ...]
+    schemas: Mapping[tuple[str, int], Schema]
+
+    @property
+    def head(self) -> int:
+        return len(self.rows)
+
+    @property
+    def types_of(self) -> Mapping[tuple[str, str], frozenset[tuple[str, int]]]:
+        found: dict[tuple[str, str], set[tuple[str, int]]] = {}
+        for row in self.rows:
+            found.setdefault((row.tenant, row.stream.partition("-")[0]), set()).add((row.type, row.schema_version))
+        return {key: frozenset(types) for key, types in found.items()}
+
+    def batches(
+        self,
+        filter: Filter = EVERYTHING,
+        *,
+        tenant: Tenant,
+        after: int = 0,
+        until: int | None = None,
+        envelope: Sequence[str] = ENVELOPE_NAMES,
+    ) -> Iterator[Batch]:
+        """One batch of everything picked."""
+        rows = [
+            row
+            for row in self.rows[after:until]
+            if (not isinstance(tenant, str) or row.tenant == tenant) and filter.matches(row.type, row.stream, row.tags)
+        ]
+        if rows:
+            names = needed_envelope(filter, envelope)
+            tables = [_select(table, names) for table in self._tables(rows).values()]
+            yield Batch(tuple(tables), self.schemas)
+
+    def stream(self, stream: str, *, tenant: str, after_version: int = 0, until: int | None = None) -> Iterator[Batch]:
+        """One batch of the stream."""
+        rows = [r for r in self.rows[:until] if (r.tenant, r.stream) == (tenant, stream) and r.version > after_version]
+        if rows:
+            yield Batch((rows_to_table(rows, self.schemas),), self.schemas)
+
+    def position_at(self, recorded_us: int) -> int:
+        """The last position recorded at or before this moment."""
+        return max((row.position for row in self.rows if row.recorded_at <= recorded_us), default=0)
+
+    def sources(self, tenant: Tenant) -> list[SourceGroup]:
+        """One table a tenant and category."""
+        groups = []
+        for name in sorted({row.tenant for row in self.rows}):
+            if isinstance(tenant, str) and name != tenant:
+                continue
+            for category, table in self._tables([r for r in self.rows if r.tenant == name]).items():
+                groups.append(SourceGroup(name, category, tuple(payload_columns(table)), table=table))
+        return groups
+
+    def _tables(self, rows: Sequence[Row]) -> dict[str, pa.Table]:
+        parts: dict[str, list[Row]] = {}
+        for row in rows:
+            parts.setdefault(row.stream.partition("-")[0], []).append(row)
+        return {category: rows_to_table(part, self.schemas) for category, part in sorted(parts.items())}
+
+
+def _ids(drafts: Sequence[Draft]) -> Iterator[uuid.UUID]:
+    return (uuid.UUID(bytes=draft.event_id) for draft in drafts)
+
+
+def _select(table: pa.Table, envelope: Sequence[str]) -> pa.Table:
+    return table.select([*envelope, *payload_columns(table)])
+
+
+def _drafts(chunk: Chunk, schemas: Mapping[tuple[str, int], Schema]) -> Iterator[tuple[int, Draft, int | None]]:
+    """The rows of a chunk one by one: offset, draft, and when it was recorded if the chunk says so."""
+    for table in chunk.tables.values():
+        rows = table.select([n for n in table.column_names if ":" not in n])
+        for name in ("occurred_at", "recorded_at"):
+            if name in rows.column_names:
+                at = rows.column_names.index(name)
+                rows = rows.set_column(at, name, rows.column(name).combine_chunks().view(pa.int64()))
+        payload = {column: stored_column(table, column) for column in payload_columns(table)}
+        for i, row in enumerate(rows.to_pylist()):
+            schema = schemas[row["type"], row["schema_version"]]
+            stored = tuple(payload[column][i] if column in payload else None for column in schema.columns)
+            draft = Draft(
+                row["stream"], schema, stored, row["event_id"], row["occurred_at"], row["correlation_id"],
+                row["causation_id"], row["actor"], tuple(row["tags"]), content_digest(row["stream"], schema, pack(stored)),
+            )  # fmt: skip
+            yield row["offset"], draft, row.get("recorded_at")
