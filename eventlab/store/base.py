@@ -7,10 +7,10 @@ them. A `Cut` is the log up to one commit: it never changes, and every read goes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -154,8 +154,12 @@ class Cut(Protocol):
         after: int = 0,
         until: int | None = None,
         envelope: Sequence[str] = ENVELOPE_NAMES,
+        types: Collection[str] | None = None,
     ) -> Iterator[Batch]:
-        """The events picked, `after` < position ≤ `until`, in position order, a bounded number at a time."""
+        """The events picked, `after` < position ≤ `until`, in position order, a bounded number at a time.
+
+        `envelope` and `types` say what will be looked at: these envelope columns, and the payload of these types.
+        """
         ...
 
     def stream(self, stream: str, *, tenant: str, after_version: int = 0, until: int | None = None) -> Iterator[Batch]:
@@ -297,6 +301,11 @@ class EnvelopeLists:
         return values
 
 
+#: What `class_of` gives for a type whose payload nobody looks at: its events come as None.
+IGNORED: Final = "ignored"
+ClassOf = Callable[[str], EventType | Literal["ignored"] | None]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Events in position order: one table a category, each in position order, no position twice."""
@@ -326,7 +335,7 @@ class Batch:
         """The envelope columns as lists, in position order (`model.meta.Envelopes`)."""
         return EnvelopeLists(self.envelope_table)
 
-    def events(self, class_of: Callable[[str], EventType | None]) -> list[Any]:
+    def events(self, class_of: ClassOf) -> list[Any]:
         """The payloads in position order: events of the classes that `class_of` gives, else dicts of plain values."""
         out = np.empty(len(self), dtype=object)
         start = 0
@@ -340,7 +349,7 @@ class Batch:
         listed: list[Any] = (out if self._order is None else out[self._order]).tolist()
         return listed
 
-    def recorded(self, class_of: Callable[[str], EventType | None]) -> list[Recorded]:
+    def recorded(self, class_of: ClassOf) -> list[Recorded]:
         """The events with their envelopes, in position order."""
         return [Recorded(self.envelope, i, data) for i, data in enumerate(self.events(class_of))]
 
@@ -367,7 +376,7 @@ def _between(table: pa.Table, after: int, until: int | None) -> pa.Table:
 
 
 def _decoded(
-    table: pa.Table, schemas: Mapping[tuple[str, int], Schema], class_of: Callable[[str], EventType | None]
+    table: pa.Table, schemas: Mapping[tuple[str, int], Schema], class_of: ClassOf
 ) -> Iterator[tuple[np.ndarray[Any, Any] | None, Any]]:
     """For each type and schema version in a table: which rows it has, and their payloads."""
     types = table.column("type").combine_chunks().dictionary_encode()
@@ -375,6 +384,9 @@ def _decoded(
     versions = table.column("schema_version").to_numpy()
     for code, name in enumerate(names):
         of_type = codes == code
+        kind = class_of(name)
+        if kind == IGNORED:
+            continue
         for version in np.unique(versions[of_type]).tolist():
             mask = of_type & (versions == version)
             at = None if mask.all() else np.flatnonzero(mask)
@@ -383,8 +395,7 @@ def _decoded(
             if schema is None:
                 raise Damaged(f"the log holds {name} version {version}, which the catalog does not know", hint="eventlab verify")
             columns = [stored_column(part, column) for column in schema.columns]
-            kind = class_of(name)
-            if kind is not None:
+            if isinstance(kind, EventType):
                 yield at, _objects(kind.decode(schema, columns) if columns else _empty(kind, schema, len(part)))
             else:
                 yield at, _objects(plain_payloads(schema, columns, len(part)))
@@ -456,13 +467,15 @@ def _clause_mask(table: pa.Table, category: str, clause: Clause) -> Any:
     return whole
 
 
-def needed_columns(filter: Filter, schemas: Mapping[tuple[str, int], Schema]) -> frozenset[str] | None:
-    """The payload columns of the types a filter asks for; None for all."""
-    types: set[str] = set()
-    for clause in filter.clauses:
-        if clause.types is None:
+def needed_columns(
+    filter: Filter, types: Collection[str] | None, schemas: Mapping[tuple[str, int], Schema]
+) -> frozenset[str] | None:
+    """The payload columns of `types`, or else of the types a filter asks for; None for all."""
+    if types is None:
+        named = [clause.types for clause in filter.clauses]
+        if None in named:
             return None
-        types |= clause.types
+        types = frozenset().union(*(some for some in named if some is not None))
     return frozenset(column for key, schema in schemas.items() if key[0] in types for column in schema.columns)
 
 

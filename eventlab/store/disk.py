@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,7 +100,7 @@ class DiskStore:
         try:
             with self._catalog.write() as connection:
                 if repeats and (earlier := _earlier(connection, drafts)):
-                    return Appended(*earlier, ids=ids, repeated=True)
+                    return Appended(earlier[0], ids=ids, versions=earlier[1], repeated=True)
                 tenant_id = self._tenants.ensure(connection, tenant)
                 heads = _heads(connection, tenant_id, [*expected, *(draft.stream for draft in drafts)])
                 for stream, version in expected.items():
@@ -511,9 +511,10 @@ class DiskCut:
         after: int = 0,
         until: int | None = None,
         envelope: Sequence[str] = ENVELOPE_NAMES,
+        types: Collection[str] | None = None,
     ) -> Iterator[Batch]:
         """The events picked, in position order, a row group or a run at a time."""
-        categories, payload = filter.categories, needed_columns(filter, self.schemas)
+        categories, payload = filter.categories, needed_columns(filter, types, self.schemas)
         names = needed_envelope(filter, envelope)
         until = self.head if until is None else min(until, self.head)
 

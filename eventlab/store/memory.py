@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -160,6 +160,7 @@ class MemoryCut:
         after: int = 0,
         until: int | None = None,
         envelope: Sequence[str] = ENVELOPE_NAMES,
+        types: Collection[str] | None = None,
     ) -> Iterator[Batch]:
         """One batch of everything picked."""
         rows = [

@@ -39,9 +39,9 @@ def same_append(drafts: Sequence[Draft], found: Sequence[tuple[int, bytes] | Non
     if not known:
         return None
     positions = tuple(position for position, _ in known)
-    if len(known) == len(drafts) and all(f[1] == d.content for f, d in zip(known, drafts, strict=True)):
-        if positions == tuple(sorted(positions)):
-            return positions
+    same = len(known) == len(drafts) and all(f[1] == d.content for f, d in zip(known, drafts, strict=True))
+    if same and positions == tuple(sorted(positions)):
+        return positions
     other = next((d for f, d in zip(found, drafts, strict=True) if f is not None and f[1] != d.content), None)
     if other is not None:
         message = f"the id {uuid.UUID(bytes=other.event_id)} is in the log already, for an event that says something else"

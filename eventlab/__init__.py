@@ -1,0 +1,56 @@
+"""eventlab: a workbench for event sourcing. State is a fold over the log; a command adds to the log; all else is a read.
+
+    import eventlab as el
+
+The way through the package is the way of the data: `model` (what an event, an aggregate, a projection is) → `commands`
+(load, decide, append) → `store` (the log) → `replay` (the fold) → `projections` and `temporal` (tables, moments) → `lab`.
+`integration` brings events in and out, `determinism` proves replay, `domains` are examples, `display` and `cli` the faces.
+"""
+
+from dataclasses import field
+from typing import TYPE_CHECKING, Any
+
+from eventlab.errors import Conflict, EventlabError, Rejected, StaleType
+from eventlab.model.events import command, event, findings, new
+from eventlab.model.filters import Filter, category, events, stream, tag
+from eventlab.model.meta import Meta, Recorded, context
+from eventlab.model.models import aggregate, projection
+from eventlab.model.types import AnyFloat, ExactDecimal, Money, Scale, Tag, money
+
+if TYPE_CHECKING:
+    from eventlab.integration.ingest import Rows, rows
+    from eventlab.lab import Lab, open, scratch
+    from eventlab.store.base import ALL
+    from eventlab.temporal.moment import Moment
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ALL", "AnyFloat", "Conflict", "EventlabError", "ExactDecimal", "Filter", "Lab", "Meta", "Moment", "Money", "Recorded",
+    "Rejected", "Rows", "Scale", "StaleType", "Tag", "aggregate", "category", "command", "context", "event", "events", "field",
+    "findings", "money", "new", "open", "projection", "rows", "scratch", "stream", "tag",
+]  # fmt: skip
+
+# What needs DuckDB, Polars and PyArrow is imported when it is first named, so that a module of events loads at once.
+_LATE = {
+    "ALL": "eventlab.store.base",
+    "Lab": "eventlab.lab",
+    "Moment": "eventlab.temporal.moment",
+    "Rows": "eventlab.integration.ingest",
+    "open": "eventlab.lab",
+    "rows": "eventlab.integration.ingest",
+    "scratch": "eventlab.lab",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module 'eventlab' has no attribute {name!r}")
+    import importlib
+
+    value = globals()[name] = getattr(importlib.import_module(_LATE[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,185 @@
+"""How events get into the log: drafts from event objects, and load, decide, append for a command."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from eventlab.errors import Conflict, EvolveFailed, InvalidValue, NotHandled, Refused, SchemaConflict
+from eventlab.model.events import EVENTS, EventType, New, event_type
+from eventlab.model.ids import derived, uuid7
+from eventlab.model.meta import Context
+from eventlab.model.models import Model
+from eventlab.model.names import check_plain, split_stream
+from eventlab.model.schema import Schema
+from eventlab.model.types import moment_us
+from eventlab.store.base import MAX_APPEND_EVENTS, MAX_PAYLOAD_BYTES, MAX_TAGS, Appended, Draft, content_digest, pack
+
+M = TypeVar("M")
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Handled(Generic[M]):
+    """What a command did: its events, where they are, and the state and version after them."""
+
+    events: tuple[Any, ...]
+    positions: tuple[int, ...]
+    state: M
+    version: int
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """What every draft of one append shares."""
+
+    context: Context
+    tenant: str
+    key: str | None
+    occurred_at: dt.datetime | None
+    tags: tuple[str, ...]
+    milliseconds: int
+    chance: Callable[[int], bytes]
+
+
+def drafts(events: Sequence[tuple[str, Any]], shared: Drafting) -> tuple[list[Draft], bool]:
+    """Drafts of events with their streams, and whether any carries an id of the caller's own.
+
+    Everything about an event is checked here, before the log is touched.
+    """
+    if len(events) > MAX_APPEND_EVENTS:
+        raise Refused(
+            f"one append takes at most {MAX_APPEND_EVENTS:,} events, and this has {len(events):,}", hint="lab.ingest takes any number"
+        )
+    own = shared.key is not None or any(isinstance(event, New) and event.id for _, event in events)
+    made: list[Draft] = []
+    # Without a conversation to belong to, an append is one: the id of its first event.
+    correlation = shared.context.correlation_id.bytes if shared.context.correlation_id else None
+    for i, (stream, given) in enumerate(events):
+        split_stream(stream)
+        new = given if isinstance(given, New) else New(given)
+        kind = event_type(type(new.event))
+        payload = kind.encode(new.event)
+        packed = pack(payload)
+        if len(packed) > MAX_PAYLOAD_BYTES:
+            raise InvalidValue(
+                f"{kind.name} for {stream!r} has {len(packed):,} bytes of payload, and {MAX_PAYLOAD_BYTES:,} are allowed",
+                hint="store large things elsewhere and keep their address or digest in the event",
+            )
+        event_id = _event_id(new, i, shared)
+        made.append(
+            Draft(
+                stream=stream,
+                schema=kind.schema,
+                payload=payload,
+                event_id=event_id,
+                occurred_at=_occurred_at(new, kind, shared),
+                correlation_id=correlation or (made[0].event_id if made else event_id),
+                causation_id=shared.context.causation_id.bytes if shared.context.causation_id else None,
+                actor=shared.context.actor,
+                tags=_tags(new, kind, shared),
+                content=content_digest(stream, kind.schema, packed),
+            )
+        )
+    if len({draft.event_id for draft in made}) < len(made):
+        raise InvalidValue("two events of this append have the same id", hint="give each its own, or none")
+    return made, own
+
+
+def _event_id(new: New, index: int, shared: Drafting) -> bytes:
+    if new.id is not None:
+        return new.id.bytes
+    if shared.key is not None:
+        return derived(check_plain(shared.key, "key"), index, shared.tenant)
+    return uuid7(shared.milliseconds, shared.chance)
+
+
+def _occurred_at(new: New, kind: EventType, shared: Drafting) -> int | None:
+    when = new.occurred_at or shared.occurred_at
+    return None if when is None else moment_us(when, f"occurred_at of {kind.name}")
+
+
+def _tags(new: New, kind: EventType, shared: Drafting) -> tuple[str, ...]:
+    tags = tuple(dict.fromkeys((*kind.tags(new.event), *new.tags, *shared.tags)))
+    for tag in tags:
+        check_plain(tag, "tag")
+    if len(tags) > MAX_TAGS:
+        raise InvalidValue(f"{kind.name} has {len(tags)} tags, and {MAX_TAGS} are allowed")
+    return tags
+
+
+def refuse_renamed(schemas: Iterable[Schema], known: Mapping[tuple[str, int], Schema]) -> None:
+    """Refuse a class that looks like a stored one under a new name: its history would be lost from sight.
+
+    A new, unnamed class is taken for a rename when a stored type of the same module has the same columns, and no class
+    of this process has that type's name.
+    """
+    names = {name for name, _ in known}
+    for schema in schemas:
+        kind = next((k for k in EVENTS.named(schema.name) if k.schema is schema), None)
+        if kind is None or kind.named or schema.name in names or not schema.columns:
+            continue
+        for stored in known.values():
+            same_place = stored.origin.partition(":")[0] == schema.origin.partition(":")[0]
+            if same_place and set(stored.columns) == set(schema.columns) and not EVENTS.named(stored.name):
+                raise SchemaConflict(
+                    f"{schema.name} has the fields of the stored {stored.name}, which has no class here any more: a rename?",
+                    hint=f"@el.event(name={stored.name!r}) keeps its history; @el.event(name={schema.name!r}) says it is a new type",
+                    type=schema.name,
+                    stored=stored.name,
+                )
+
+
+# -- commands --------------------------------------------------------------------------------------------------------------
+
+
+def decide(model: Model, state: Any, command: Any) -> list[Any]:
+    """The events that a model answers a command with; `Rejected` passes through."""
+    if model.decide is None:
+        raise NotHandled(f"{model.cls.__name__} has no decide", hint="add decide(self, command) -> Iterator[Event]")
+    model.check_command(command)
+    answer = model.decide(state, command)
+    if answer is None:
+        return []
+    events = list(answer) if isinstance(answer, Iterable) else [answer]
+    for event in events:
+        event_type(type(event.event if isinstance(event, New) else event))
+    return events
+
+
+def handle(
+    load: Callable[[], tuple[Any, int]],
+    append: Callable[[list[Any], int], Appended],
+    model: Model,
+    command: Any,
+    attempts: int,
+) -> Handled[Any]:
+    """Load, decide, append with the version seen; on a lost race load and decide again, `attempts` times in all."""
+    for attempt in range(1, attempts + 1):
+        state, version = load()
+        events = decide(model, state, command)
+        if not events:
+            return Handled((), (), state, version)
+        try:
+            done = append(events, version)
+        except Conflict:
+            if attempt == attempts:
+                raise
+            continue
+        for event in events:
+            state = _evolved(model, state, event.event if isinstance(event, New) else event)
+        return Handled(tuple(events), done.positions, state, done.versions[-1])
+    raise InvalidValue(f"attempts={attempts}: handling takes at least one")
+
+
+def _evolved(model: Model, state: Any, event: Any) -> Any:
+    """The state after an event that was just appended; a fold that looks at the metadata is loaded again instead."""
+    handled = model.handled
+    if model.takes_meta or (handled is not None and type(event) not in [kind.cls for kind in handled]):
+        return state
+    after = state.evolve(event)
+    if after.__class__ is not model.cls:
+        raise EvolveFailed(f"{model.cls.__name__}.evolve gave {after!r} for {event!r}", hint="return a state from every branch")
+    return after

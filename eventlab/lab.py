@@ -1,0 +1,303 @@
+"""The lab: the one object a notebook needs. Everything it does is a verb of a lower layer."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from eventlab import commands
+from eventlab.commands import ATTEMPTS, Drafting, Handled
+from eventlab.errors import Conflict, InvalidValue, ReadOnly, Unsupported
+from eventlab.integration import ingest as ingesting
+from eventlab.integration.export import Exported, export
+from eventlab.model.events import New, event_type
+from eventlab.model.filters import EVERYTHING, Filter, stream
+from eventlab.model.ids import seeded
+from eventlab.model.meta import DEFAULT_TENANT, Context, context, current_context
+from eventlab.model.names import check_plain
+from eventlab.model.types import moment_us
+from eventlab.projections import read_models
+from eventlab.projections.read_models import Rebuilt
+from eventlab.store.base import ALL, Appended, Store, Tenant
+from eventlab.store.disk import DiskStore, open_store
+from eventlab.store.memory import MemoryStore
+from eventlab.temporal.moment import Moment, Time, instant, resolve
+from eventlab.temporal.reader import Progress, Reader, quiet
+
+M = TypeVar("M")
+Clock = Callable[[], dt.datetime]
+
+#: Where progress is shown; `display` registers something that a person sees.
+default_progress: Progress = quiet
+
+
+class Lab(Reader):
+    """A log with everything that can be done with it; made by `open` or `scratch`.
+
+    Reads see the log as it is now; `at` gives the same reads at another moment. A lab can be used from several threads.
+    """
+
+    def __init__(self, store: Store, tenant: Tenant, *, clock: Clock, chance: Callable[[int], bytes], path: Path | None) -> None:
+        super().__init__(store, tenant, lambda what, total: default_progress(what, total))
+        self.path = path
+        self._clock = clock
+        self._chance = chance
+        self._known_schemas: set[tuple[str, int]] = set()
+
+    def __repr__(self) -> str:
+        where = str(self.path) if self.path is not None else "in memory"
+        tenant = "" if self._own_tenant == DEFAULT_TENANT else f", tenant={self._own_tenant!r}"
+        return f"Lab({where!r}, {self.head:,} events{tenant})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the store; opening it again gives the same log."""
+        self._close_sql()
+        self._store.close()
+
+    @property
+    def store(self) -> Store:
+        """The store beneath: for `verify`, and for what the lab has no verb for."""
+        return self._store
+
+    @property
+    def read_only(self) -> bool:
+        """Whether this lab only reads."""
+        return self._store.read_only
+
+    # -- writing
+
+    def append(
+        self,
+        to: str | Mapping[str, Sequence[Any]],
+        events: Sequence[Any] | None = None,
+        *,
+        expected: int | Mapping[str, int] | None = None,
+        key: str | None = None,
+        occurred_at: dt.datetime | str | None = None,
+        tags: Sequence[str] = (),
+    ) -> Appended:
+        """Append events to a stream, or to several at once: all of them or none.
+
+        `expected` is the version (0 for a new stream) that the streams must be at, else `Conflict` with the events that came
+        between. `key` makes the append safe to repeat: the second time changes nothing and gives the old positions. Without
+        `key`, `expected` or ids of your own a repeat is a new append.
+        """
+        pairs = self._pairs(to, events)
+        wanted = self._expected(to, expected)
+        tenant = self._one_tenant("append")
+        for _, event in pairs:
+            kind = event_type(type(event.event if isinstance(event, New) else event))
+            if not kind.stale:
+                self._bind(kind.cls, kind.name)
+        now = moment_us(self._clock(), "the clock")
+        shared = Drafting(
+            current_context(), tenant, key, instant(occurred_at) if occurred_at is not None else None, tuple(tags), now // 1000, self._chance
+        )
+        drafts, own = commands.drafts(pairs, shared)
+        if not drafts:
+            return Appended((), (), ())
+        self._refuse_renamed(drafts)
+        try:
+            return self._store.append(drafts, tenant=tenant, expected=wanted, repeats=own, now=now)
+        except Conflict as conflict:
+            between = self.read(stream(conflict.stream))
+            conflict.facts["events"] = [e for e in between if e.version > conflict.expected]
+            raise
+
+    def handle(self, model: type[M], id: str, command: Any, *, attempts: int = ATTEMPTS) -> Handled[M]:
+        """Load, decide, append: the events a command leads to, and the state after them.
+
+        On a lost race it loads and decides again, `attempts` times in all. `Rejected` is the model's answer; nothing is
+        stored then.
+        """
+        of = self._model(model)
+        if of.category is None:
+            raise Unsupported(f"{of.cls.__name__} is a projection; commands go to aggregates")
+        name = f"{of.category}-{id}"
+
+        def load() -> tuple[Any, int]:
+            loaded = self.loaded(model, id)
+            return loaded.state, loaded.version
+
+        done = commands.handle(load, lambda events, version: self.append(name, events, expected=version), of, command, attempts)
+        return Handled(done.events, done.positions, self.load(model, id), done.version) if of.takes_meta and done.events else done
+
+    def context(
+        self,
+        *,
+        actor: str | None = None,
+        tenant: str | None = None,
+        correlation_id: uuid.UUID | str | None = None,
+        causation_id: uuid.UUID | str | None = None,
+    ) -> contextlib.AbstractContextManager[Context]:
+        """Fill in who acts, for which tenant and in which conversation, for everything appended inside."""
+        return context(actor=actor, tenant=tenant, correlation_id=correlation_id, causation_id=causation_id)
+
+    # -- in and out
+
+    def ingest(
+        self,
+        sources: ingesting.Rows | Sequence[ingesting.Rows],
+        *,
+        source: str,
+        recorded_at: Literal["now", "occurred_at"] = "now",
+    ) -> ingesting.Ingested:
+        """Turn the rows of frames and files into events: checked whole, merged by time, written in chunks.
+
+        `source` names what is ingested: repeating it adds nothing, and goes on where an interrupted one stopped.
+        `recorded_at="occurred_at"` declares imported history: each row was known when it happened, so that `at` means it.
+        """
+        listed = [sources] if isinstance(sources, ingesting.Rows) else list(sources)
+        if recorded_at not in ("now", "occurred_at"):
+            raise InvalidValue(f"recorded_at={recorded_at!r}", hint="'now', or 'occurred_at' for imported history")
+        if self.read_only:
+            raise ReadOnly("this lab only reads", hint="open the store where it can be written")
+        tenant = self._one_tenant("ingest")
+        for part in listed:
+            if isinstance(part.type, type):
+                self._bind(part.type, event_type(part.type).name)
+        prepared = [ingesting.prepare(part) for part in listed]
+        bar = self._progress(f"ingest {source}", sum(map(len, prepared)))
+        try:
+            return ingesting.ingest(
+                self._store, listed, source=check_plain(source, "source"), tenant=tenant, recorded_at=recorded_at,
+                context=current_context(), bar=bar, prepared=prepared,
+            )  # fmt: skip
+        finally:
+            bar.close()
+
+    def ingested(self, source: str) -> int:
+        """How many events of a source are in the log."""
+        return sum(chunk.rows for chunk in self._store.chunks(self._one_tenant("ingested"), source).values())
+
+    def export(self, path: str | os.PathLike[str], filter: Filter = EVERYTHING) -> Exported:
+        """Write the events a filter picks as `.parquet`, `.csv` or `.jsonl`."""
+        return export(self.read(filter), Path(path).expanduser())
+
+    # -- keeping
+
+    def rebuild(self, model: type[Any]) -> Rebuilt:
+        """Fold the whole log into a new read model beside the old one, and swap it in."""
+        return self._moved(model, read_models.rebuild)
+
+    def catch_up(self, model: type[Any]) -> Rebuilt:
+        """Bring a read model up to the head, from its checkpoint."""
+        return self._moved(model, read_models.catch_up)
+
+    def seal(self) -> int:
+        """Write the hot tail as Parquet segments; the number of events sealed. Readers see no difference."""
+        return self._store.seal()
+
+    # -- time
+
+    def at(
+        self,
+        time: Time | None = None,
+        *,
+        position: int | None = None,
+        version: tuple[type[Any], str, int] | None = None,
+        tz: str | None = None,
+    ) -> Moment:
+        """The log as it was known: at a time (the last commit at or before it), a position, or a version of an aggregate."""
+        moment = resolve(self._store, self._tenant, self._progress, time, position, version, tz)
+        moment._bound = self._bound
+        return moment
+
+    # -- inside
+
+    def _moved(self, model: type[Any], move: Any) -> Rebuilt:
+        of = self._model(model)
+        if self.read_only:
+            raise ReadOnly("this lab only reads", hint="rebuild where the store can be written")
+        bar = self._progress(f"rebuild {of.name}", self.head)
+        try:
+            done: Rebuilt = move(of, self._store, self._tenant, bar.advance)
+            return done
+        finally:
+            bar.close()
+
+    def _pairs(self, to: str | Mapping[str, Sequence[Any]], events: Sequence[Any] | None) -> list[tuple[str, Any]]:
+        if isinstance(to, str):
+            if events is None or isinstance(events, (str, bytes)) or not isinstance(events, Iterable):
+                raise InvalidValue(f"append({to!r}, …) takes a list of events, and got {events!r}", hint="lab.append('order-7', [event])")
+            return [(to, event) for event in events]
+        if events is not None:
+            raise InvalidValue("append takes a stream and its events, or one mapping of streams to events")
+        return [(name, event) for name, listed in to.items() for event in listed]
+
+    def _expected(self, to: str | Mapping[str, Sequence[Any]], expected: int | Mapping[str, int] | None) -> dict[str, int]:
+        if expected is None:
+            return {}
+        given = {to: expected} if isinstance(to, str) and not isinstance(expected, Mapping) else expected
+        if not isinstance(given, Mapping):
+            raise InvalidValue("several streams take expected={stream: version}", hint="{'account-1': 4, 'account-2': 9}")
+        for name, version in given.items():
+            if isinstance(version, bool) or not isinstance(version, int) or version < 0:
+                raise InvalidValue(f"expected version of {name!r} is {version!r}", hint="a whole number; 0 for a new stream")
+        return dict(given)
+
+    def _refuse_renamed(self, drafts: Sequence[Any]) -> None:
+        known = self._known_schemas
+        new = {draft.schema.key: draft.schema for draft in drafts if draft.schema.key not in known}
+        if new:
+            self._known_schemas = known = set(self._store.cut().schemas)
+            commands.refuse_renamed([s for k, s in new.items() if k not in known], self._store.cut().schemas)
+
+
+def open(
+    path: str | os.PathLike[str],
+    *,
+    tenant: Tenant | None = None,
+    create: bool = True,
+    read_only: bool = False,
+    clock: Clock | None = None,
+    allow_disk: str | None = None,
+) -> Lab:
+    """Open the store in a folder, made on first use; the same store for everyone in this process.
+
+    A store that holds several tenants asks which one; `tenant=el.ALL` reads all of them.
+    """
+    now = clock or _utc_now
+    store = open_store(path, now=lambda: moment_us(now(), "the clock"), create=create, read_only=read_only, allow_disk=allow_disk)
+    try:
+        tenant = _tenant(store, tenant)
+    except BaseException:
+        store.close()
+        raise
+    return Lab(store, tenant, clock=now, chance=seeded(None), path=store.root)
+
+
+def scratch(*, clock: Clock | None = None, seed: int | None = None, tenant: Tenant = DEFAULT_TENANT) -> Lab:
+    """A throw-away lab in memory, for notebooks and tests; with a clock and a seed its ids and times repeat."""
+    now = clock or _utc_now
+    return Lab(MemoryStore(lambda: moment_us(now(), "the clock")), tenant, clock=now, chance=seeded(seed), path=None)
+
+
+def _tenant(store: DiskStore, tenant: Tenant | None) -> Tenant:
+    if tenant is not None:
+        return tenant if tenant is ALL else check_plain(str(tenant), "tenant")
+    names = {name for name, _ in store.cut().types_of}
+    if names - {DEFAULT_TENANT}:
+        raise Unsupported(
+            f"the store holds {len(names)} tenants ({', '.join(sorted(names)[:5])})",
+            hint=f"say which: el.open(path, tenant={sorted(names)[0]!r}), or tenant=el.ALL to read all of them",
+            tenants=sorted(names),
+        )
+    return DEFAULT_TENANT
+
+
+def _utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+

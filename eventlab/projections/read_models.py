@@ -1,0 +1,109 @@
+"""Bases and how they move: rebuild beside and swap, catch up from the checkpoint, read base and tail as one table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from eventlab.errors import Unsupported
+from eventlab.model.models import Model
+from eventlab.replay.rows import Entry, Key, Lookup, batches_of, fold
+from eventlab.replay.tables import entries_of, replaced, rows_for, table_of
+from eventlab.store.base import ALL, Batch, Cut, ReadModelBase, Store, Tenant
+
+Engine = Literal["auto", "rows"]
+#: Told how many events were folded since the last call.
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a rebuild or a catch-up did: events folded, rows in the table, seconds, and the checkpoint it stands at."""
+
+    model: str
+    events: int
+    rows: int
+    position: int
+    seconds: float
+    size: int
+
+    @property
+    def events_per_second(self) -> float:
+        return self.events / self.seconds if self.seconds else 0.0
+
+
+def check_engine(engine: str) -> None:
+    """Refuse an engine that this version does not have."""
+    if engine not in ("auto", "rows"):
+        raise Unsupported(
+            f"engine={engine!r} is not here yet: models are folded row by row",
+            hint="engine='rows' runs your own evolve; engine='auto' takes the fastest exact engine there is",
+        )
+
+
+def current_table(
+    model: Model, cut: Cut, tenant: Tenant, until: int, base: ReadModelBase | None, advance: Advance | None = None
+) -> tuple[pa.Table, int]:
+    """The model's table at `until`, and how many events were folded for it.
+
+    A base is used when it was made by this code and lies at or before `until`.
+    """
+    if base is not None and (base.fingerprint != model.fingerprint or base.position > until):
+        base = None
+    if base is not None and base.position == until:
+        return base.table(), 0
+    after = base.position if base is not None else 0
+    batches = _counted(batches_of(model, cut, tenant, after=after, until=until), advance)
+    if base is None:
+        folding = fold(model, batches, tenant)
+        return table_of(model, folding.entries, tenant), folding.events
+    rows = base.table()
+    folding = fold(model, batches, tenant, _lookup(model, rows, tenant))
+    return replaced(rows, table_of(model, folding.entries, tenant), model, tenant), folding.events
+
+
+def rebuild(model: Model, store: Store, tenant: Tenant, advance: Advance | None = None) -> Rebuilt:
+    """Fold the whole log into a new base beside the old one, and swap it in."""
+    return _save(model, store, tenant, None, advance)
+
+
+def catch_up(model: Model, store: Store, tenant: Tenant, advance: Advance | None = None) -> Rebuilt:
+    """Fold the events since the checkpoint into the base; the whole log when there is no base of this code."""
+    return _save(model, store, tenant, base_of(model, store, tenant), advance)
+
+
+def base_of(model: Model, store: Store, tenant: Tenant) -> ReadModelBase | None:
+    """The stored base of a model for this tenant, if there is one, whoever made it."""
+    return store.read_models(tenant_key(tenant)).get(model.name)
+
+
+def tenant_key(tenant: Tenant) -> str:
+    """The name under which the read models of a tenant, or of all of them, are kept."""
+    return "" if tenant is ALL else str(tenant)
+
+
+def _save(model: Model, store: Store, tenant: Tenant, base: ReadModelBase | None, advance: Advance | None) -> Rebuilt:
+    started = time.perf_counter()
+    cut = store.cut()
+    table, events = current_table(model, cut, tenant, cut.head, base, advance)
+    if base is None or base.position < cut.head or base.fingerprint != model.fingerprint:
+        base = store.save_read_model(model.name, tenant_key(tenant), model.fingerprint, cut.head, table)
+    return Rebuilt(model.name, events, base.rows, base.position, time.perf_counter() - started, base.size)
+
+
+def _lookup(model: Model, rows: pa.Table, tenant: Tenant) -> Lookup:
+    def find(keys: list[Key]) -> dict[Key, Entry]:
+        return entries_of(model, rows_for(rows, model, tenant, keys), tenant)
+
+    return find
+
+
+def _counted(batches: Iterable[Batch], advance: Advance | None) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        if advance is not None:
+            advance(len(batch))

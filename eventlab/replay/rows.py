@@ -1,0 +1,149 @@
+"""The row fold: `state.evolve(event)` for each event in position order, nothing else.
+
+This is what a model means. Any other engine gives the same states or is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from eventlab.errors import EventlabError, EvolveFailed
+from eventlab.model.events import EventType, event_class
+from eventlab.model.filters import EVERYTHING, Clause, Filter
+from eventlab.model.meta import Meta
+from eventlab.model.models import Model
+from eventlab.store.base import ALL, FOLD_ENVELOPE, IGNORED, Batch, ClassOf, Cut, Tenant
+from eventlab.store.columns import ENVELOPE_NAMES
+
+#: A key with its state: [state, version, position]. Lists, for a fold changes them a million times.
+Entry = list[Any]
+Key = Any
+STATE: Final = 0
+VERSION: Final = 1
+POSITION: Final = 2
+
+#: Finds the entries that a base holds for these keys.
+Lookup = Callable[[list[Key]], dict[Key, Entry]]
+#: Called after each event that was folded: key, event, state after it, position.
+Watch = Callable[[Key, Any, Any, int], None]
+
+
+class RowFold:
+    """A fold in progress: feed it batches in position order, in as many pieces as you like; `entries` is its state.
+
+    `lookup` gives entries to continue from, for keys that are seen for the first time.
+    """
+
+    def __init__(self, model: Model, tenant: Tenant, lookup: Lookup | None = None, watch: Watch | None = None) -> None:
+        self.model = model
+        self.entries: dict[Key, Entry] = {}
+        self.events = 0
+        self._tenanted = tenant is ALL
+        self._lookup = lookup
+        self._watch = watch
+        self._class_of = class_lookup(model)
+
+    def feed(self, batch: Batch) -> None:
+        """Fold the events of one batch."""
+        events = batch.events(self._class_of)
+        envelope = batch.envelope
+        keys = self._keys(batch, events)
+        if self._lookup is not None:
+            missing = [key for key in dict.fromkeys(keys) if key is not None and key not in self.entries]
+            if missing:
+                self.entries.update(self._lookup(missing))
+        versions: Iterable[int | None] = envelope.version if self.model.kind == "aggregate" else (None,) * len(events)
+        self._run(zip(keys, events, versions, envelope.position, range(len(events)), strict=True), envelope)
+        self.events += len(events)
+
+    def _keys(self, batch: Batch, events: list[Any]) -> list[Key]:
+        """The key of each event; None passes it over."""
+        envelope = batch.envelope
+        key_of = self.model.key
+        if key_of is None:
+            keys: list[Key] = envelope.stream
+        else:
+            keys = []
+            for i, event in enumerate(events):
+                try:
+                    key = key_of(event, Meta(envelope, i)) if self.model.key_takes_meta else key_of(event)
+                except Exception as why:
+                    raise failed(self.model, "key", envelope, i, why) from why
+                if key is not None and not isinstance(key, (str, tuple)):
+                    raise failed(self.model, "key", envelope, i, TypeError(f"it gave {key!r}, not a str, a named tuple or None"))
+                keys.append(key)
+        if self._tenanted:
+            return [None if key is None else (tenant, key) for tenant, key in zip(envelope.tenant, keys, strict=True)]
+        return keys
+
+    def _run(self, rows: Iterator[tuple[Key, Any, int | None, int, int]], envelope: Any) -> None:
+        entries, initial, cls = self.entries, self.model.initial, self.model.cls
+        takes_meta, watch = self.model.takes_meta, self._watch
+        at = 0
+        try:
+            for key, event, version, position, at in rows:
+                if key is None:
+                    continue
+                entry = entries.get(key)
+                if entry is None:
+                    entry = entries[key] = [initial, 0, 0]
+                if event is not None:
+                    state = entry[0].evolve(event, Meta(envelope, at)) if takes_meta else entry[0].evolve(event)
+                    if state.__class__ is not cls:
+                        raise TypeError(f"it gave {state!r}, not a {cls.__name__}")
+                    entry[0] = state
+                entry[1] = entry[1] + 1 if version is None else version
+                entry[2] = position
+                if watch is not None:
+                    watch(key, event, entry[0], position)
+        except EventlabError:
+            raise
+        except Exception as why:
+            raise failed(self.model, "evolve", envelope, at, why) from why
+
+
+def class_lookup(model: Model) -> ClassOf:
+    """Which class reads a stored type for a model: those its `evolve` lists; the rest it never sees."""
+    handled = model.handled
+    if handled is not None:
+        known: dict[str, EventType] = {kind.name: kind for kind in handled}
+        return lambda name: known.get(name, IGNORED)
+    return lambda name: event_class(name) or IGNORED
+
+
+def events_of(model: Model) -> Filter:
+    """The events that a fold has to see: an aggregate's whole category, or the types that a projection handles."""
+    if model.category is not None:
+        return Filter((Clause(categories=frozenset((model.category,))),))
+    handled = model.handled
+    return EVERYTHING if handled is None else Filter((Clause(types=frozenset(kind.name for kind in handled)),))
+
+
+def batches_of(model: Model, cut: Cut, tenant: Tenant, *, after: int = 0, until: int | None = None) -> Iterator[Batch]:
+    """What a model folds, in position order, with the columns it looks at and no others."""
+    handled = model.handled
+    envelope = ENVELOPE_NAMES if model.takes_meta or model.key_takes_meta else FOLD_ENVELOPE
+    types = None if handled is None else [kind.name for kind in handled]
+    return cut.batches(events_of(model), tenant=tenant, after=after, until=until, envelope=envelope, types=types)
+
+
+def fold(model: Model, batches: Iterable[Batch], tenant: Tenant, lookup: Lookup | None = None) -> RowFold:
+    """Fold all batches."""
+    folding = RowFold(model, tenant, lookup)
+    for batch in batches:
+        folding.feed(batch)
+    return folding
+
+
+def failed(model: Model, what: str, envelope: Any, at: int, why: Exception) -> EvolveFailed:
+    """The error that names the event at which a model's code raised."""
+    position, stream, name = envelope.position[at], envelope.stream[at], envelope.type[at]
+    return EvolveFailed(
+        f"{model.cls.__name__}.{what} failed on {name} at position {position} ({stream!r}, version {envelope.version[at]}): "
+        f"{type(why).__name__}: {why}",
+        hint=f"the state before it: lab.at(position={position - 1}).load(…)" if model.category else "",
+        position=position,
+        stream=stream,
+        type=name,
+    )

@@ -1,0 +1,168 @@
+"""A model's table: entries of a fold as Arrow columns, and back.
+
+Columns: the key (`_id` or the fields of the key's named tuple), the state's fields, `_version`, `_position`; `_tenant` first
+when every tenant is asked for. Rows are sorted by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventlab.errors import EvolveFailed, InvalidValue
+from eventlab.model.models import Model
+from eventlab.model.types import FieldType, Record, field_type
+from eventlab.replay.rows import Entry, Key
+from eventlab.store.base import ALL, Tenant
+from eventlab.store.columns import codec
+
+
+def table_of(model: Model, entries: Mapping[Key, Entry], tenant: Tenant) -> pa.Table:
+    """The table of a fold's entries, sorted by key."""
+    keys = list(entries)
+    key_columns = _key_columns(model, keys, tenanted=tenant is ALL)
+    arrays: dict[str, pa.Array] = {}
+    for name, kind, values in key_columns:
+        arrays[name] = _array(kind, [kind.encode(v, f"{model.cls.__name__}.{name}") for v in values])
+    states = [entry[0] for entry in entries.values()]
+    for name, kind in model.fields:
+        arrays[name] = _array(kind, _encoded(model, name, kind, states, keys))
+    arrays["_version"] = pa.array([entry[1] for entry in entries.values()], pa.int64())
+    arrays["_position"] = pa.array([entry[2] for entry in entries.values()], pa.int64())
+    # Each column says its tag, so that any reader of the file can tell a duration from a number.
+    tags = {name: kind.tag for name, kind in columns_of(model, tenant)}
+    fields = [pa.field(name, array.type, metadata={"tag": tags[name]}) for name, array in arrays.items()]
+    return sorted_table(model, pa.table(list(arrays.values()), schema=pa.schema(fields)), tenant)
+
+
+def sorted_table(model: Model, table: pa.Table, tenant: Tenant) -> pa.Table:
+    """The rows in the order of their keys."""
+    return table.sort_by([(name, "ascending") for name in key_names(model, tenant)]).combine_chunks()
+
+
+def key_names(model: Model, tenant: Tenant) -> tuple[str, ...]:
+    """The columns that name a row."""
+    return ("_tenant", *model.key_names) if tenant is ALL else model.key_names
+
+
+def columns_of(model: Model, tenant: Tenant) -> tuple[tuple[str, FieldType], ...]:
+    """The columns of a model's table and their types."""
+    first = (("_tenant", field_type(str, "_tenant")),) if tenant is ALL else ()
+    return (*first, *model.columns)
+
+
+def entries_of(model: Model, table: pa.Table, tenant: Tenant) -> dict[Key, Entry]:
+    """The entries that a table was made from."""
+    keys = keys_of(model, table, tenant)
+    fields = [_values(kind, table.column(name).combine_chunks()) for name, kind in model.fields]
+    states = list(map(model.cls, *fields)) if fields else [model.cls() for _ in keys]
+    versions, positions = table.column("_version").to_pylist(), table.column("_position").to_pylist()
+    return {key: list(entry) for key, *entry in zip(keys, states, versions, positions, strict=True)}
+
+
+def keys_of(model: Model, table: pa.Table, tenant: Tenant) -> list[Key]:
+    """The fold's key of each row."""
+    columns = [_values(kind, table.column(name).combine_chunks()) for name, kind in model.key_fields]
+    keys: list[Key]
+    if model.category is not None:
+        keys = [f"{model.category}-{name}" for name in columns[0]]
+    elif model.key_names == ("_id",):
+        keys = columns[0]
+    else:
+        keys = list(zip(*columns, strict=True))
+    if tenant is ALL:
+        return list(zip(table.column("_tenant").to_pylist(), keys, strict=True))
+    return keys
+
+
+def frame_of(table: pa.Table, columns: Sequence[tuple[str, FieldType]]) -> pl.DataFrame:
+    """A model's table as a Polars frame: durations and UUIDs in the types that a person reads."""
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame.with_columns(*shown(tags={name: kind.tag for name, kind in columns}))
+
+
+def shown(tags: Mapping[str, str]) -> list[pl.Expr]:
+    """Expressions that turn stored columns into the types that a person reads, by tag."""
+    found = []
+    for name, tag in tags.items():
+        if tag == "td":
+            found.append(pl.col(name).cast(pl.Duration("us")))
+        elif tag == "uuid":
+            found.append(uuid_text(name))
+    return found
+
+
+def uuid_text(name: str) -> pl.Expr:
+    """Sixteen bytes as the text of a UUID."""
+    text = pl.col(name).bin.encode("hex")
+    parts = [text.str.slice(start, size) for start, size in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
+    return pl.concat_str(parts, separator="-").alias(name)
+
+
+def replaced(base: pa.Table, touched: pa.Table, model: Model, tenant: Tenant) -> pa.Table:
+    """A base with the rows of the touched keys put in the place of its own."""
+    if not len(touched):
+        return base
+    keep = _absent(base, touched, key_names(model, tenant))
+    return sorted_table(model, pa.concat_tables([base.filter(keep), touched]), tenant)
+
+
+def rows_for(base: pa.Table, model: Model, tenant: Tenant, keys: Sequence[Key]) -> pa.Table:
+    """The rows of a base that belong to some keys."""
+    wanted = pa.table(
+        {name: _array(kind, [kind.encode(v, name) for v in values])
+         for name, kind, values in _key_columns(model, list(keys), tenanted=tenant is ALL)}
+    )  # fmt: skip
+    return base.filter(pc.invert(_absent(base, wanted, key_names(model, tenant))))
+
+
+def _absent(base: pa.Table, other: pa.Table, names: Sequence[str]) -> pa.Array:
+    """Which rows of `base` have a key that `other` does not have; None is a key like any other."""
+    left, right = pl.from_arrow(base.select(list(names))), pl.from_arrow(other.select(list(names)))
+    assert isinstance(left, pl.DataFrame) and isinstance(right, pl.DataFrame)
+    found = left.with_row_index("_at").join(right, on=list(names), how="semi", nulls_equal=True)["_at"]
+    mask = pl.Series([True]).new_from_index(0, len(left)) if len(left) else pl.Series([], dtype=pl.Boolean)
+    return mask.scatter(found, False).to_arrow() if len(found) else mask.to_arrow()
+
+
+def _key_columns(model: Model, keys: list[Key], *, tenanted: bool) -> list[tuple[str, FieldType, list[Any]]]:
+    found: list[tuple[str, FieldType, list[Any]]] = []
+    if tenanted:
+        found.append(("_tenant", field_type(str, "_tenant"), [tenant for tenant, _ in keys]))
+        keys = [key for _, key in keys]
+    if model.category is not None:
+        skip = len(model.category) + 1
+        return [*found, ("_id", model.key_fields[0][1], [stream[skip:] for stream in keys])]
+    if model.key_names == ("_id",):
+        return [*found, ("_id", model.key_fields[0][1], keys)]
+    for i, (name, kind) in enumerate(model.key_fields):
+        found.append((name, kind, [key[i] for key in keys]))
+    return found
+
+
+def _encoded(model: Model, name: str, kind: FieldType, states: Sequence[Any], keys: Sequence[Key]) -> list[Any]:
+    path = f"{model.cls.__name__}.{name}"
+    out = []
+    for i, state in enumerate(states):
+        try:
+            out.append(kind.encode(getattr(state, name), path))
+        except InvalidValue as why:
+            raise EvolveFailed(f"the state of {keys[i]!r}: {why.message}", hint="evolve must keep to the declared types", key=keys[i]) from why
+    return out
+
+
+def _array(kind: FieldType, stored: list[Any]) -> pa.Array:
+    """A column of a model's table; a nested dataclass is one struct column here."""
+    return codec(kind.tag).to_array(stored)
+
+
+def _values(kind: FieldType, array: pa.Array) -> list[Any]:
+    stored = codec(kind.tag).to_stored(array)
+    if isinstance(kind, Record):
+        return [kind.decode(value) for value in stored]
+    return kind.decode_columns([stored])

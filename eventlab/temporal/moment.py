@@ -1,0 +1,111 @@
+"""Moments: a place in the log named by a position, a time or a stream's version, with the read verbs of a lab."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from eventlab.errors import InvalidValue, UnknownStream
+from eventlab.model.models import model_of
+from eventlab.model.types import EPOCH, MICROSECOND
+from eventlab.store.base import Cut, Store, Tenant
+from eventlab.temporal.reader import Progress, Reader
+
+Time = str | dt.datetime
+
+
+class Moment(Reader):
+    """The log as it was known at some position; never changes, whatever is appended later.
+
+    A position may lie inside a commit, and `inside_commit` says so. A time stands for the last commit at or before it.
+    """
+
+    def __init__(self, store: Store, tenant: Tenant, progress: Progress, cut: Cut, position: int, asked: str) -> None:
+        super().__init__(store, tenant, progress)
+        self._cut = cut
+        self.position = position
+        self.asked = asked
+
+    def __repr__(self) -> str:
+        return f"Moment(position={self.position}, asked={self.asked!r})"
+
+    def _at(self) -> tuple[Cut, int]:
+        return self._cut, self.position
+
+    def _asked(self) -> str:
+        return self.asked
+
+    @property
+    def inside_commit(self) -> bool:
+        """Whether events of the same append lie on both sides of this position."""
+        for batch in self._cut.batches(tenant=self._tenant, after=self.position, until=self.position + 1, envelope=("position", "commit")):
+            return bool(batch.envelope.commit[0] <= self.position)
+        return False
+
+
+def resolve(
+    store: Store, tenant: Tenant, progress: Progress, time: Time | None, position: int | None, version: Any, tz: str | None
+) -> Moment:
+    """The moment that exactly one of time, position and version names."""
+    given = [name for name, value in (("time", time), ("position", position), ("version", version)) if value is not None]
+    if len(given) != 1:
+        raise InvalidValue(
+            f"at() takes one of a time, position= and version=, and got {' and '.join(given) or 'none'}",
+            hint='lab.at("2026-02-08T18:00Z"), lab.at(position=120), lab.at(version=(Order, "7", 12))',
+        )
+    cut = store.cut()
+    if position is not None:
+        if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+            raise InvalidValue(f"{position!r} is not a position", hint="a whole number from 0 (before the first event)")
+        return Moment(store, tenant, progress, cut, min(position, cut.head), f"position {position}")
+    if time is not None:
+        when = instant(time, tz)
+        return Moment(store, tenant, progress, cut, cut.position_at((when - EPOCH) // MICROSECOND), f"recorded {shown(when)}")
+    return Moment(store, tenant, progress, cut, _position_of(cut, tenant, version), f"version {version[2]} of {version[1]}")
+
+
+def instant(time: Time, tz: str | None = None) -> dt.datetime:
+    """A moment in UTC from a datetime or ISO 8601 text; without an offset it needs `tz`.
+
+    >>> instant("2013-02-08T18:00Z") == instant("2013-02-08T13:00", "America/New_York")
+    True
+    """
+    if isinstance(time, str):
+        try:
+            time = dt.datetime.fromisoformat(time)
+        except ValueError:
+            raise InvalidValue(f"{time!r} is not a time", hint="ISO 8601, for example 2026-02-08T18:00Z") from None
+    if not isinstance(time, dt.datetime):
+        raise InvalidValue(f"{time!r} is not a time", hint="a datetime or ISO 8601 text")
+    if time.tzinfo is None:
+        if tz is None:
+            raise InvalidValue(f"{time.isoformat()} has no time zone", hint="end it with Z for UTC, or say tz='America/New_York'")
+        try:
+            time = time.replace(tzinfo=ZoneInfo(tz))
+        except (ZoneInfoNotFoundError, ValueError):
+            raise InvalidValue(f"{tz!r} is not a time zone", hint="an IANA name such as Europe/Berlin") from None
+    return time.astimezone(dt.UTC)
+
+
+def shown(when: dt.datetime) -> str:
+    """A moment in UTC as text: `2013-02-08T18:00:00Z`."""
+    return when.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
+def _position_of(cut: Cut, tenant: Tenant, version: Any) -> int:
+
+    try:
+        cls, name, number = version
+    except (TypeError, ValueError):
+        raise InvalidValue(f"version={version!r} is not (Model, id, number)") from None
+    stream = f"{model_of(cls).category}-{name}"
+    if number == 0:
+        return 0
+    last = 0
+    for batch in cut.stream(stream, tenant=str(tenant)):
+        for at, position in zip(batch.envelope.version, batch.envelope.position, strict=True):
+            last = at
+            if at == number:
+                return int(position)
+    raise UnknownStream(f"{stream!r} has no version {number}: its last is {last}", stream=stream, version=number, last=last)

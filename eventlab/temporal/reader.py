@@ -1,0 +1,355 @@
+"""The read verbs, at a place in the log: what a lab and a moment share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+
+from eventlab.errors import SchemaConflict, UnknownType, Unsupported
+from eventlab.model.events import event_class
+from eventlab.model.filters import EVERYTHING, Filter
+from eventlab.model.meta import Recorded, current_context
+from eventlab.model.models import MODELS, Model, model_of
+from eventlab.model.names import check_plain, split_stream
+from eventlab.model.types import Leaf
+from eventlab.projections.read_models import Engine, base_of, check_engine, current_table, tenant_key
+from eventlab.replay.rows import fold
+from eventlab.replay.tables import columns_of, frame_of, shown, uuid_text
+from eventlab.store.base import Batch, Cut, ReadModelBase, Store, Tenant
+from eventlab.store.columns import ENVELOPE_NAMES
+from eventlab.store.query import SqlConnection
+
+M = TypeVar("M")
+
+#: Opens a progress display for a piece of work of so many events, and gives what to call as it advances.
+Progress = Callable[[str, int], "Bar"]
+
+
+class Bar:
+    """A progress display that shows nothing; the displays that show something are registered from above."""
+
+    def advance(self, events: int) -> None:
+        """So many more events are done."""
+
+    def close(self) -> None:
+        """The work is over."""
+
+
+def quiet(what: str, total: int) -> Bar:
+    """No progress display."""
+    return Bar()
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What an answer rests on: which store, how much of its log, by which clock, and which engines computed it."""
+
+    store: str
+    tenant: str
+    position: int
+    head: int
+    clock: str
+    asked: str
+    engines: tuple[str, ...]
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[M]):
+    """A state with its stream's version, the position of its last event, and the basis of the answer."""
+
+    state: M
+    version: int
+    position: int
+    basis: Basis = field(repr=False)
+
+
+class Events:
+    """The events that a read picked: iterate over them, or take them as Arrow, Polars or a DuckDB relation."""
+
+    def __init__(self, reader: Reader, cut: Cut, filter: Filter, after: int, until: int, limit: int | None) -> None:
+        self._reader, self._cut = reader, cut
+        self.filter, self.after, self.until, self.limit = filter, after, until, limit
+
+    def __repr__(self) -> str:
+        limit = f", limit {self.limit}" if self.limit is not None else ""
+        return f"Events({self.filter}, after {self.after}, until {self.until}{limit})"
+
+    def batches(self) -> Iterator[Batch]:
+        """The events as batches of Arrow tables, a bounded number at a time."""
+        left = self.limit
+        for batch in self._cut.batches(self.filter, tenant=self._reader._tenant, after=self.after, until=self.until):
+            if left is None:
+                yield batch
+                continue
+            for part in batch.split(max(left, 1)):
+                if left > 0:
+                    yield part
+                left -= len(part)
+            if left <= 0:
+                return
+
+    def __iter__(self) -> Iterator[Recorded]:
+        for batch in self.batches():
+            yield from batch.recorded(self._reader._class_of)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.batches()))
+
+    def list(self) -> list[Recorded]:
+        """All of them, in memory."""
+        return list(self)
+
+    def arrow(self) -> pa.Table:
+        """Envelope and payload in their stored columns (`quantity:i64`), in position order."""
+        tables = [pa.concat_tables(batch.tables, promote_options="default").sort_by("position") for batch in self.batches()]
+        if tables:
+            return pa.concat_tables(tables, promote_options="default").combine_chunks()
+        return pa.table({name: [] for name in ENVELOPE_NAMES})
+
+    def frame(self) -> pl.DataFrame:
+        """Envelope columns with an underscore, then the payload fields by their plain names."""
+        table = self.arrow()
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        payload = [Leaf.parse(name) for name in table.column_names if ":" in name]
+        names: dict[str, list[str]] = {}
+        for leaf in payload:
+            names.setdefault(leaf.path, []).append(leaf.tag)
+        frame = frame.with_columns(*shown({leaf.column: leaf.tag for leaf in payload}))
+        ids = [uuid_text(name) for name in ("event_id", "correlation_id", "causation_id") if frame.schema[name] == pl.Binary]
+        frame = frame.with_columns(*ids)
+        stream = pl.col("stream").str.split_exact("-", 1)
+        category, id_ = stream.struct.field("field_0"), pl.col("stream").str.replace(r"^[^-]*-", "")
+        envelope = [pl.col(name).alias(f"_{name}") for name in ENVELOPE_NAMES if name != "commit"]
+        envelope[2:2] = [category.alias("_category"), id_.alias("_id")]
+        plain = [
+            pl.col(leaf.column).alias(leaf.path if len(names[leaf.path]) == 1 else f"{leaf.path}_{leaf.tag}")
+            for leaf in payload
+            if leaf.tag != "p"
+        ]
+        return frame.select(*envelope, *plain)
+
+    def relation(self) -> duckdb.DuckDBPyRelation:
+        """The frame's columns as a DuckDB relation on a connection of its own."""
+        table = self.frame().to_arrow()
+        return duckdb.connect().from_arrow(table)
+
+
+class Reader:
+    """Reads a log at a place. `_at` gives the cut and the position up to which it is read."""
+
+    def __init__(self, store: Store, tenant: Tenant, progress: Progress) -> None:
+        self._store = store
+        self._own_tenant = tenant
+        self._progress = progress
+        self._bound: dict[str, type[Any]] = {}
+        self._sql_lock = threading.RLock()
+        self._sql: tuple[tuple[Cut, int, Tenant], SqlConnection] | None = None
+        self._tables = Tables()
+
+    def _at(self) -> tuple[Cut, int]:
+        cut = self._store.cut()
+        return cut, cut.head
+
+    @property
+    def _tenant(self) -> Tenant:
+        """Whose events are read: the context's tenant inside `context(tenant=…)`, else the reader's own."""
+        return current_context().tenant or self._own_tenant
+
+    @property
+    def head(self) -> int:
+        """The position this reader sees as the last; 0 when there is none."""
+        return self._at()[1]
+
+    @property
+    def basis(self) -> Basis:
+        """What answers given now rest on."""
+        return self._basis(None)
+
+    # -- events
+
+    def read(
+        self, filter: Filter = EVERYTHING, *, after: int = 0, until: int | None = None, limit: int | None = None
+    ) -> Events:
+        """The events a filter picks, `after` < position ≤ `until`, in position order."""
+        if not isinstance(filter, Filter):
+            raise UnknownType(f"{filter!r} is no filter", hint='el.events(ItemAdded) & el.tag(customer="c9"), or el.stream("order-7")')
+        cut, end = self._at()
+        return Events(self, cut, filter, after, end if until is None else min(until, end), limit)
+
+    # -- states
+
+    def load(self, model: type[M], id: str) -> M:
+        """The state of one aggregate; its initial state when the stream has no events."""
+        return self.loaded(model, id).state
+
+    def loaded(self, model: type[M], id: str) -> Loaded[M]:
+        """The state of one aggregate with its version, position and basis."""
+        of = self._model(model)
+        if of.category is None:
+            raise Unsupported(
+                f"{of.cls.__name__} is a projection, and only an aggregate has a stream to load",
+                hint=f"lab.table({of.cls.__name__}) gives its rows",
+            )
+        stream = f"{of.category}-{id}"
+        split_stream(stream)
+        tenant = self._one_tenant("load")
+        cut, until = self._at()
+        folding = fold(of, cut.stream(stream, tenant=tenant, until=until), tenant)
+        state, version, position = folding.entries.get(stream, (of.initial, 0, 0))
+        return Loaded(state, version, position, self._basis(of))
+
+    def table(self, model: type[Any], *, engine: Engine = "auto") -> pl.DataFrame:
+        """Every row of a model, folded: key, the state's fields, `_version`, `_position`; sorted by key."""
+        of = self._model(model)
+        check_engine(engine)
+        return frame_of(self._table(of, use_base=engine == "auto"), columns_of(of, self._tenant))
+
+    # -- SQL
+
+    def sql(self, text: str, /, *parameters: Any, **named: Any) -> pl.DataFrame:
+        """A query over `events`, `types` and `state`, as a Polars frame.
+
+        `?` takes positional parameters, `$name` named ones; a frame given by name is a table of that name.
+        """
+        values, frames = _arguments(parameters, named)
+        return self._connection().frame(text, values, frames)
+
+    def relation(self, text: str, /, *parameters: Any, **named: Any) -> duckdb.DuckDBPyRelation:
+        """The same query as a DuckDB relation, not yet fetched."""
+        values, frames = _arguments(parameters, named)
+        return self._connection().relation(text, values, frames)
+
+    # -- inside
+
+    def _model(self, model: type[Any]) -> Model:
+        of = model_of(model)
+        for kind in of.handled or ():
+            self._bind(kind.cls, kind.name)
+        return of
+
+    def _bind(self, cls: type[Any], name: str) -> None:
+        """One stored name, one class: another class of the same name, defined elsewhere, is refused."""
+        bound = self._bound.setdefault(name, cls)
+        if bound is not cls:
+            if (bound.__module__, bound.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise SchemaConflict(
+                    f"{name!r} is {bound.__module__}.{bound.__qualname__} in this store, and now also {cls.__module__}.{cls.__qualname__}",
+                    hint="give one of the two classes another stored name: @el.event(name=…)",
+                    type=name,
+                )
+            self._bound[name] = cls
+
+    def _class_of(self, name: str) -> Any:
+        bound = self._bound.get(name)
+        return event_class(name, (bound,) if bound is not None and not vars(bound)["__eventlab_type__"].stale else ())
+
+    def _table(self, model: Model, *, use_base: bool = True) -> pa.Table:
+        cut, until = self._at()
+        base = self._tables.best(model, self._tenant, until, base_of(model, self._store, self._tenant)) if use_base else None
+        start = base.position if base is not None else 0
+        bar = self._progress(f"fold {model.name}", until - start)
+        try:
+            table, _ = current_table(model, cut, self._tenant, until, base, bar.advance)
+        finally:
+            bar.close()
+        if use_base:
+            self._tables.keep(model, self._tenant, until, table)
+        return table
+
+    def _connection(self) -> SqlConnection:
+        with self._sql_lock:
+            cut, until = self._at()
+            place = (cut, until, self._tenant)
+            if self._sql is None or self._sql[0][0] is not cut or self._sql[0][1:] != place[1:]:
+                # A relation may still use the old connection: it is let go, not closed.
+                self._sql = (place, SqlConnection(*place, self._state_table))
+            return self._sql[1]
+
+    def _close_sql(self) -> None:
+        with self._sql_lock:
+            if self._sql is not None:
+                self._sql[1].close()
+                self._sql = None
+
+    def _state_table(self, name: str) -> pa.Table | None:
+        named = [m for m in MODELS.all() if m.name == name]
+        if len(named) > 1:
+            places = ", ".join(m.reference for m in named)
+            raise UnknownType(f"state.{name} could be any of {places}", hint="give one of them name=…, or use lab.table(Model)")
+        if named:
+            return self._table(self._model(named[0].cls))
+        # No class here: the base as it was last built, with its checkpoint in `_position`.
+        base = self._store.read_models(tenant_key(self._tenant)).get(name)
+        return base.table() if base is not None and base.position <= self.head else None
+
+    def _one_tenant(self, verb: str) -> str:
+        if not isinstance(self._tenant, str):
+            raise Unsupported(f"{verb} asks for one tenant, and this lab sees all of them", hint='el.open(path, tenant="…")')
+        return check_plain(self._tenant, "tenant")
+
+    def _basis(self, model: Model | None) -> Basis:
+        cut, until = self._at()
+        tenant = self._tenant if isinstance(self._tenant, str) else "ALL"
+        print_ = model.fingerprint if model is not None else None
+        return Basis(self._store.store_id, tenant, until, cut.head, "recorded", self._asked(), _engines(), print_)
+
+    def _asked(self) -> str:
+        return "head"
+
+
+class Tables:
+    """Tables folded in this process, as bases for the next reading; the last few only."""
+
+    KEEP = 8
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[str, str], ReadModelBase] = {}
+
+    def best(self, model: Model, tenant: Tenant, until: int, stored: ReadModelBase | None) -> ReadModelBase | None:
+        """The newest usable base, kept or stored."""
+        with self._lock:
+            kept = self._kept.get((tenant_key(tenant), model.name))
+        fingerprint = model.fingerprint
+        fitting = [b for b in (stored, kept) if b is not None and b.fingerprint == fingerprint and b.position <= until]
+        return max(fitting, key=lambda b: b.position, default=None)
+
+    def keep(self, model: Model, tenant: Tenant, position: int, table: pa.Table) -> None:
+        """Remember a table that was folded just now."""
+        key = (tenant_key(tenant), model.name)
+        base = ReadModelBase(model.name, key[0], model.fingerprint, position, len(table), table.nbytes, lambda: table)
+        with self._lock:
+            self._kept.pop(key, None)
+            self._kept[key] = base
+            while len(self._kept) > self.KEEP:
+                self._kept.pop(next(iter(self._kept)))
+
+
+def _arguments(parameters: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Values for the query, and the frames among them."""
+    frames = {name: _arrow(value) for name, value in named.items() if _is_frame(value)}
+    values = {name: value for name, value in named.items() if name not in frames}
+    return (values or parameters or None), frames
+
+
+def _is_frame(value: Any) -> bool:
+    return isinstance(value, (pl.DataFrame, pl.LazyFrame, pa.Table)) or hasattr(value, "__arrow_c_stream__")
+
+
+def _arrow(value: Any) -> Any:
+    if isinstance(value, pl.LazyFrame):
+        value = value.collect()
+    return value.to_arrow() if isinstance(value, pl.DataFrame) else pa.table(value)
+
+
+def _engines() -> tuple[str, ...]:
+    return (f"duckdb {duckdb.__version__}", f"polars {pl.__version__}", f"pyarrow {pa.__version__}")
+
