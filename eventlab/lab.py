@@ -13,6 +13,8 @@ from typing import Any, Literal, Self, TypeVar
 
 from eventlab import commands
 from eventlab.commands import ATTEMPTS, Drafting, Handled
+from eventlab.determinism.check import Checked, check
+from eventlab.determinism.variants import VARIANTS
 from eventlab.errors import Conflict, InvalidValue, ReadOnly, Unsupported
 from eventlab.integration import ingest as ingesting
 from eventlab.integration.export import Exported, export
@@ -200,6 +202,23 @@ class Lab(Reader):
         """Write the hot tail as Parquet segments; the number of events sealed. Readers see no difference."""
         return self._store.seal()
 
+    def check(self, *models: type[Any], sample: int = 1, until: int | None = None) -> list[Checked]:
+        """Fold models again in fresh processes under other hash seeds, time zones, locales and batch sizes, and compare.
+
+        Every state of one stream in `sample` is compared, up to `until`. A report says "no divergence in N events ×
+        V variants", or names the first event, the field and both values.
+        """
+        if not isinstance(self._store, DiskStore):
+            raise Unsupported("a check runs in fresh processes, and they cannot see a lab in memory", hint="el.open a folder")
+        of = [self._model(model) for model in models]
+        tenant = self._tenant if isinstance(self._tenant, str) else None
+        bar = self._progress(f"check {', '.join(m.name for m in of)}", len(VARIANTS) + 1)
+        try:
+            end = self.head if until is None else min(until, self.head)
+            return check(of, self._store.root, tenant=tenant, until=end, sample=sample, advance=bar.advance)
+        finally:
+            bar.close()
+
     # -- time
 
     def at(
@@ -211,9 +230,7 @@ class Lab(Reader):
         tz: str | None = None,
     ) -> Moment:
         """The log as it was known: at a time (the last commit at or before it), a position, or a version of an aggregate."""
-        moment = resolve(self._store, self._tenant, self._progress, time, position, version, tz)
-        moment._bound = self._bound
-        return moment
+        return resolve(self, time, position, version, tz)
 
     # -- inside
 

@@ -83,8 +83,10 @@ class Catalog:
 
     def _connect(self) -> sqlite3.Connection:
         if self.read_only:
+            # A folder that nobody can write to holds a database that does not change; elsewhere others may write.
             wal = Path(f"{self.path}-wal")
-            mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
+            settled = not os.access(self.root, os.W_OK) and not (wal.exists() and wal.stat().st_size)
+            mode = "immutable=1" if settled else "mode=ro"
             connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, check_same_thread=False)
         else:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from eventlab.errors import InvalidValue, UnknownStream
 from eventlab.model.models import model_of
 from eventlab.model.types import EPOCH, MICROSECOND
-from eventlab.store.base import Cut, Store, Tenant
-from eventlab.temporal.reader import Progress, Reader
+from eventlab.store.base import Cut, Tenant
+from eventlab.temporal.reader import Reader
 
 Time = str | dt.datetime
 
@@ -21,8 +21,9 @@ class Moment(Reader):
     A position may lie inside a commit, and `inside_commit` says so. A time stands for the last commit at or before it.
     """
 
-    def __init__(self, store: Store, tenant: Tenant, progress: Progress, cut: Cut, position: int, asked: str) -> None:
-        super().__init__(store, tenant, progress)
+    def __init__(self, of: Reader, cut: Cut, position: int, asked: str) -> None:
+        super().__init__(of._store, of._tenant, of._progress, of._tables)
+        self._bound = of._bound
         self._cut = cut
         self.position = position
         self.asked = asked
@@ -44,25 +45,23 @@ class Moment(Reader):
         return False
 
 
-def resolve(
-    store: Store, tenant: Tenant, progress: Progress, time: Time | None, position: int | None, version: Any, tz: str | None
-) -> Moment:
-    """The moment that exactly one of time, position and version names."""
+def resolve(of: Reader, time: Time | None, position: int | None, version: Any, tz: str | None) -> Moment:
+    """The moment of a reader's log that exactly one of time, position and version names."""
     given = [name for name, value in (("time", time), ("position", position), ("version", version)) if value is not None]
     if len(given) != 1:
         raise InvalidValue(
             f"at() takes one of a time, position= and version=, and got {' and '.join(given) or 'none'}",
             hint='lab.at("2026-02-08T18:00Z"), lab.at(position=120), lab.at(version=(Order, "7", 12))',
         )
-    cut = store.cut()
+    cut, head = of._at()
     if position is not None:
         if isinstance(position, bool) or not isinstance(position, int) or position < 0:
             raise InvalidValue(f"{position!r} is not a position", hint="a whole number from 0 (before the first event)")
-        return Moment(store, tenant, progress, cut, min(position, cut.head), f"position {position}")
+        return Moment(of, cut, min(position, head), f"position {position}")
     if time is not None:
         when = instant(time, tz)
-        return Moment(store, tenant, progress, cut, cut.position_at((when - EPOCH) // MICROSECOND), f"recorded {shown(when)}")
-    return Moment(store, tenant, progress, cut, _position_of(cut, tenant, version), f"version {version[2]} of {version[1]}")
+        return Moment(of, cut, cut.position_at((when - EPOCH) // MICROSECOND), f"recorded {shown(when)}")
+    return Moment(of, cut, _position_of(cut, of._tenant, version), f"version {version[2]} of {version[1]}")
 
 
 def instant(time: Time, tz: str | None = None) -> dt.datetime:

@@ -145,14 +145,14 @@ class Events:
 class Reader:
     """Reads a log at a place. `_at` gives the cut and the position up to which it is read."""
 
-    def __init__(self, store: Store, tenant: Tenant, progress: Progress) -> None:
+    def __init__(self, store: Store, tenant: Tenant, progress: Progress, tables: Tables | None = None) -> None:
         self._store = store
         self._own_tenant = tenant
         self._progress = progress
         self._bound: dict[str, type[Any]] = {}
         self._sql_lock = threading.RLock()
         self._sql: tuple[tuple[Cut, int, Tenant], SqlConnection] | None = None
-        self._tables = Tables()
+        self._tables = tables or Tables()
 
     def _at(self) -> tuple[Cut, int]:
         cut = self._store.cut()
@@ -306,31 +306,32 @@ class Reader:
 
 
 class Tables:
-    """Tables folded in this process, as bases for the next reading; the last few only."""
+    """Tables folded in this process, as bases for the next reading: the last few, at whatever positions they were asked.
+
+    A lab shares them with its moments, so that asking for one moment after another folds each event once.
+    """
 
     KEEP = 8
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: dict[tuple[str, str], ReadModelBase] = {}
+        self._kept: list[ReadModelBase] = []
 
     def best(self, model: Model, tenant: Tenant, until: int, stored: ReadModelBase | None) -> ReadModelBase | None:
-        """The newest usable base, kept or stored."""
+        """The newest base of this code at or before `until`, kept or stored."""
+        place = (tenant_key(tenant), model.name, model.fingerprint)
         with self._lock:
-            kept = self._kept.get((tenant_key(tenant), model.name))
-        fingerprint = model.fingerprint
-        fitting = [b for b in (stored, kept) if b is not None and b.fingerprint == fingerprint and b.position <= until]
-        return max(fitting, key=lambda b: b.position, default=None)
+            bases = [base for base in self._kept if (base.tenant, base.name, base.fingerprint) == place]
+        if stored is not None and stored.fingerprint == model.fingerprint:
+            bases.append(stored)
+        return max((base for base in bases if base.position <= until), key=lambda base: base.position, default=None)
 
     def keep(self, model: Model, tenant: Tenant, position: int, table: pa.Table) -> None:
         """Remember a table that was folded just now."""
-        key = (tenant_key(tenant), model.name)
-        base = ReadModelBase(model.name, key[0], model.fingerprint, position, len(table), table.nbytes, lambda: table)
+        base = ReadModelBase(model.name, tenant_key(tenant), model.fingerprint, position, len(table), table.nbytes, lambda: table)
+        place = (base.tenant, base.name, base.fingerprint, base.position)
         with self._lock:
-            self._kept.pop(key, None)
-            self._kept[key] = base
-            while len(self._kept) > self.KEEP:
-                self._kept.pop(next(iter(self._kept)))
+            self._kept = [b for b in self._kept if (b.tenant, b.name, b.fingerprint, b.position) != place][-self.KEEP + 1 :] + [base]
 
 
 def _arguments(parameters: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

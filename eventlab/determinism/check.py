@@ -1,0 +1,194 @@
+"""The check: fold in fresh processes under each variant, compare, and find the first event at which two folds part."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from eventlab import errors
+from eventlab.determinism.variants import BASELINE, VARIANTS, Variant
+from eventlab.determinism.worker import Job, Outcome, import_model
+from eventlab.errors import ModelError, StoreError
+from eventlab.model.models import Model
+
+CHECKPOINT_EVERY: Final = 1_024
+PROCESSES: Final = max(1, min(2, os.cpu_count() or 1))
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first event after which two folds of the same log have different states, or one of them raised."""
+
+    model: str
+    position: int
+    key: str
+    event: str
+    field: str
+    before: str
+    after: str
+    variants: tuple[str, str]
+    command: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}.{self.field} parts at position {self.position:,} ({self.event}, {self.key}): "
+            f"{self.before} under {self.variants[0]!r}, {self.after} under {self.variants[1]!r}"
+        )
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check of one model did and found."""
+
+    model: str
+    reference: str
+    events: int
+    of: int
+    variants: tuple[str, ...]
+    types: dict[str, int]
+    never_seen: tuple[str, ...]
+    divergence: Divergence | None
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        return self.divergence is None
+
+    def __str__(self) -> str:
+        if self.divergence is not None:
+            return f"{self.divergence}\nSee it again: {self.divergence.command}"
+        unseen = f"; never seen: {', '.join(self.never_seen)}" if self.never_seen else ""
+        return f"{self.model}: no divergence in {self.events:,} events × {len(self.variants)} variants{unseen}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {**asdict(self), "ok": self.ok}
+
+
+def check(
+    models: Sequence[Model],
+    root: Path,
+    *,
+    tenant: str | None,
+    until: int,
+    sample: int = 1,
+    variants: Sequence[Variant] = VARIANTS,
+    advance: Callable[[int], None] | None = None,
+) -> list[Checked]:
+    """Fold models under the baseline and each variant, every state of one stream in `sample`, and compare.
+
+    `advance` is told of each fold that is done (a number of folds, one a variant).
+    """
+    started = time.perf_counter()
+    references = tuple(_importable(model) for model in models)
+    job = Job(str(root), tenant, references, until, sample, BASELINE.batch, chain=CHECKPOINT_EVERY, path=_path())
+    conditions = (BASELINE, *variants)
+
+    def fold(variant: Variant) -> dict[str, Outcome]:
+        done = run_worker(job, variant)
+        if advance is not None:
+            advance(1)
+        return done
+
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        outcomes = dict(zip(conditions, pool.map(fold, conditions), strict=True))
+    reports = []
+    for model, reference in zip(models, references, strict=True):
+        base = outcomes[BASELINE][reference]
+        divergence = None
+        for variant in variants:
+            if _differs(base, outcomes[variant][reference]):
+                divergence = _first(model, reference, job, variant, base, outcomes[variant][reference])
+                break
+        handled = {kind.name for kind in model.handled or ()}
+        reports.append(
+            Checked(
+                model.name, reference, base.events, until, tuple(v.name for v in variants), base.types,
+                tuple(sorted(handled - set(base.types))), divergence, time.perf_counter() - started,
+            )  # fmt: skip
+        )
+    return reports
+
+
+def full_pass(models: Sequence[Model], root: Path, *, tenant: str | None, until: int, variant: Variant = VARIANTS[0]) -> dict[str, Outcome]:
+    """Fold the whole log once in a fresh process: the fingerprint of each model's table, by its reference."""
+    references = tuple(_importable(model) for model in models)
+    return run_worker(Job(str(root), tenant, references, until, 1, variant.batch, path=_path()), variant)
+
+
+def run_worker(job: Job, variant: Variant) -> dict[str, Outcome]:
+    """Run a job in a fresh process under a variant's conditions."""
+    # -I would ignore PYTHONHASHSEED; -s and -P keep the user's site and the working directory out.
+    command = [sys.executable, "-s", "-P", *(["-O"] if variant.optimise else []), "-m", "eventlab.determinism.worker"]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "LC_")) and k not in ("TZ", "LANG")}
+    environment = {**kept, **variant.environment, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUTF8": "1"}
+    text = json.dumps(asdict(replace(job, batch=variant.batch)))
+    done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment, cwd="/", check=False)
+    if done.returncode != 0:
+        raise StoreError(f"a worker of the check died with {done.returncode}", hint=done.stderr.strip()[-2000:])
+    answer = json.loads(done.stdout)
+    if "refused" in answer:
+        kind, message, hint = answer["refused"]
+        raise getattr(errors, kind)(message, hint=hint)
+    return {reference: _outcome(raw) for reference, raw in answer.items()}
+
+
+def _outcome(raw: dict[str, Any]) -> Outcome:
+    raw["checkpoints"] = [(position, digest) for position, digest in raw["checkpoints"]]
+    raw["states"] = [tuple(state) for state in raw["states"]]
+    return Outcome(**raw)
+
+
+def _importable(model: Model) -> str:
+    """The reference of a model, if a fresh process finds the same class there."""
+    if import_model(model.reference) is not model:
+        raise ModelError(f"{model.reference} is another class than the one given", hint="give the class that its module defines")
+    return model.reference
+
+
+def _differs(one: Outcome, other: Outcome) -> bool:
+    return (one.fingerprint, one.checkpoints, one.error_position) != (other.fingerprint, other.checkpoints, other.error_position)
+
+
+def _first(model: Model, reference: str, job: Job, variant: Variant, one: Outcome, other: Outcome) -> Divergence:
+    """Look again at the events between the last checkpoint in which both agree and the next, state by state."""
+    low = 0
+    high = job.until
+    for (position, digest), (_, theirs) in zip(one.checkpoints, other.checkpoints, strict=False):
+        if digest != theirs:
+            high = position
+            break
+        low = position
+    narrow = replace(job, models=(reference,), chain=0, window=(low, high), until=high)
+    with ThreadPoolExecutor(2) as pool:
+        left, right = pool.map(lambda v: run_worker(narrow, v)[reference], (BASELINE, variant))
+    names = (BASELINE.name, variant.name)
+
+    def again(position: int) -> str:
+        return f"eventlab check --store {job.store} --models {reference} --sample {job.sample} --until {position}"
+
+    for mine, theirs in zip(left.states, right.states, strict=False):
+        if mine[3] != theirs[3]:
+            at = next((i for i, (a, b) in enumerate(zip(mine[4], theirs[4], strict=True)) if a != b), 0)
+            return Divergence(model.name, mine[0], mine[1], mine[2], model.fields[at][0], mine[4][at], theirs[4][at], names, again(mine[0]))
+    position = min(p for p in (one.error_position, other.error_position, high) if p is not None)
+    before, after = (o.error or "no error" for o in (one, other))
+    return Divergence(model.name, position, "?", "?", "?", before, after, names, again(position))
+
+
+def _path() -> tuple[str, ...]:
+    """Where this process finds modules, for the workers; never the empty entry that means "here"."""
+    return tuple(str(Path(entry).resolve()) for entry in sys.path if entry)
+
+
+def summary(reports: Iterable[Checked]) -> str:
+    """The reports as text, one after the other."""
+    return "\n".join(map(str, reports))
