@@ -8,6 +8,7 @@ The way through the package is the way of the data: `model` (what an event, an a
 """
 
 from dataclasses import field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from eventlab.errors import Conflict, EventlabError, Rejected, StaleType
@@ -46,9 +47,10 @@ _LATE = {
 def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module 'eventlab' has no attribute {name!r}")
-    import importlib
-
-    value = globals()[name] = getattr(importlib.import_module(_LATE[name]), name)
+    value = globals()[name] = getattr(import_module(_LATE[name]), name)
+    if _LATE[name] == "eventlab.lab":
+        # Progress and rich display come from above: the lab does not know of them.
+        import_module("eventlab.display").register()
     return value
 
 

@@ -1,0 +1,392 @@
+"""The same verbs from a shell: `eventlab demo | info | events | rebuild | table | sql | check | verify | lab`.
+
+Exit codes: 0 done; 1 done, and something was found (a divergence, damage, an unexpected answer); 2 the command line is
+wrong; 3 the call was refused or the model is wrong; 4 the store or its disk needs attention; 5 try again; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime as dt
+import importlib
+import json
+import os
+import sys
+import tomllib
+import uuid
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import eventlab
+from eventlab import display
+from eventlab.errors import EventlabError, ModelError, Refused, StoreError, TryAgain, UnknownType
+from eventlab.lab import Lab
+from eventlab.lab import open as open_lab
+from eventlab.model.events import findings
+from eventlab.model.filters import EVERYTHING, Filter, category, events, stream, tag
+from eventlab.model.models import MODELS, Model, model_of
+from eventlab.temporal.reader import Reader
+
+DEFAULT_STORE: Final = "data/flights"
+
+_CODES: Final[tuple[tuple[type[EventlabError], int], ...]] = ((Refused, 3), (ModelError, 3), (StoreError, 4), (TryAgain, 5))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code says how it went."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    display.register()
+    # The folder it is called from is where a user's own model modules are.
+    sys.path.insert(0, os.getcwd())
+    console = Console(quiet=given.json)
+    try:
+        return int(given.run(given, console))
+    except EventlabError as why:
+        _complain(given, type(why).__name__, why.message, why.hint)
+        return next((code for kind, code in _CODES if isinstance(why, kind)), 3)
+    except KeyboardInterrupt:
+        _complain(given, "Interrupted", "interrupted; what was acknowledged is safe", "the same command goes on where it stopped")
+        return 130
+    except BrokenPipeError:
+        # Whoever reads our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _complain(given: argparse.Namespace, kind: str, message: str, hint: str) -> None:
+    if given.json:
+        print(json.dumps({"error": kind, "message": message, "hint": hint}))
+        return
+    console = Console(stderr=True, highlight=False)
+    console.print(f"[bold red]{kind}[/bold red]: {escape(message)}", soft_wrap=True)
+    if hint:
+        console.print(f"Hint: {escape(hint)}", soft_wrap=True)
+
+
+# -- the commands ----------------------------------------------------------------------------------------------------------
+
+
+def _demo(given: argparse.Namespace, console: Console) -> int:
+    from eventlab import demo
+
+    done = demo.run(Path(given.store), console)
+    if given.json:
+        _print_json(done.to_dict())
+    return 0 if done.as_expected else 1
+
+
+def _info(given: argparse.Namespace, console: Console) -> int:
+    from eventlab.store.info import info
+
+    with _open(given, read_all=True) as lab:
+        found = info(_disk(lab))
+        if given.json:
+            _print_json({**dataclasses.asdict(found), "findings": [dataclasses.asdict(f) for f in findings()]})
+            return 0
+        console.print(str(found), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _events(given: argparse.Namespace, console: Console) -> int:
+    _load_models(given)
+    with _open(given, read_all=True) as lab:
+        picked = _at(lab, given).read(_filter(given), after=given.after, until=given.until, limit=given.limit)
+        if given.json:
+            _print_json({"events": [_event_dict(event) for event in picked]})
+            return 0
+        table = Table("position", "recorded at", "stream", "version", "type", "what it says", box=None, header_style="bold")
+        for event in picked:
+            said = ", ".join(f"{k}={v!r}" for k, v in _fields(event.data).items())
+            when = event.recorded_at.strftime("%Y-%m-%d %H:%M:%S")
+            table.add_row(f"{event.position:,}", when, *map(escape, (event.stream, str(event.version), event.type, said)))
+        console.print(table)
+        if table.row_count == given.limit:
+            console.print(f"the first {given.limit:,} after position {given.after:,}; --after and --limit show more")
+    return 0
+
+
+def _rebuild(given: argparse.Namespace, console: Console) -> int:
+    models = _load_models(given, required=True)
+    with _open(given) as lab:
+        done = [(lab.catch_up if given.catch_up else lab.rebuild)(model.cls) for model in models]
+    if given.json:
+        _print_json({"rebuilt": [dataclasses.asdict(one) for one in done]})
+        return 0
+    table = Table("read model", "rows", "events folded", "checkpoint", "events/s", box=None, header_style="bold")
+    for one in done:
+        table.add_row(f"state.{one.model}", f"{one.rows:,}", f"{one.events:,}", f"{one.position:,}", f"{one.events_per_second:,.0f}")
+    console.print(table)
+    return 0
+
+
+def _table(given: argparse.Namespace, console: Console) -> int:
+    models = _load_models(given)
+    with _open(given, read_all=True) as lab:
+        reader = _at(lab, given)
+        named = next((m for m in models if given.model in (m.cls.__name__, m.name, m.reference)), None)
+        if named is not None:
+            frame = reader.table(named.cls)
+        elif ":" in given.model:
+            frame = reader.table(_import(given.model)[0].cls)
+        else:
+            known = sorted({m.cls.__name__ for m in models})
+            hint = f"one of {', '.join(known)}" if known else f"say where it is defined: --models package.module, or package.module:{given.model}"
+            raise UnknownType(f"no model is called {given.model!r} here", hint=hint)
+        _show_frame(frame, given, console)
+    return 0
+
+
+def _sql(given: argparse.Namespace, console: Console) -> int:
+    _load_models(given)
+    parameters = dict(_pair(text) for text in given.param or ())
+    text = sys.stdin.read() if given.query == "-" else given.query
+    with _open(given, read_all=True) as lab:
+        _show_frame(_at(lab, given).sql(text, **parameters), given, console)
+    return 0
+
+
+def _check(given: argparse.Namespace, console: Console) -> int:
+    models = _load_models(given, required=True)
+    with _open(given) as lab:
+        reports = lab.check(*(model.cls for model in models), sample=given.sample, until=given.until)
+    if given.json:
+        _print_json({"ok": all(r.ok for r in reports), "reports": [r.to_dict() for r in reports]})
+    for report in reports:
+        console.print(f"[{'green' if report.ok else 'red'}]{escape(str(report))}[/]", soft_wrap=True, highlight=False)
+    for finding in findings():
+        console.print(f"{finding.code} {escape(finding.message)} ({escape(finding.hint)})", highlight=False)
+    return 0 if all(report.ok for report in reports) else 1
+
+
+def _verify(given: argparse.Namespace, console: Console) -> int:
+    from eventlab.store.verify import verify
+
+    with _open(given, read_all=True) as lab:
+        report = verify(_disk(lab), full=given.full)
+    if given.json:
+        _print_json(report.to_dict())
+    else:
+        console.print(str(report), highlight=False, soft_wrap=True)
+    return 0 if report.ok else 1
+
+
+def _lab(given: argparse.Namespace, console: Console) -> int:
+    try:
+        importlib.import_module("jupyterlab")
+    except ImportError:
+        raise Refused("JupyterLab is not installed", hint='pip install -e ".[lab]"') from None
+    here = Path(given.notebook) if given.notebook else Path("notebooks/00_start_here.ipynb")
+    target = here if here.exists() else Path(eventlab.__file__).parents[1] / here
+    if not target.exists():
+        raise Refused(f"there is no notebook {here}", hint="run it in the project's folder, or name a notebook")
+    command = [sys.executable, "-m", "jupyterlab", str(target), *(["--no-browser"] if given.no_browser else [])]
+    console.print(f"opening {target}; Ctrl-C twice ends it")
+    sys.stdout.flush()
+    os.execv(sys.executable, command)
+
+
+# -- the command line ------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="eventlab", description="A workbench for event sourcing: a log, its folds, and moments in time.")
+    parser.add_argument("--version", action="version", version=f"eventlab {eventlab.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace, Console], int], about: str, example: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=about, description=about, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.set_defaults(run=run)
+        command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        if name != "lab":
+            command.add_argument(
+                "--store", metavar="DIR", default=os.environ.get("EVENTLAB_STORE", DEFAULT_STORE), help="the store's folder (default: %(default)s)"
+            )
+        return command
+
+    def with_models(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--models", metavar="MODULE", action="append", help="where models are: package.module or package.module:Name; repeatable")
+        command.add_argument("--tenant", help="whose events; without it a store with tenants is read whole")
+
+    def with_moment(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--at", metavar="TIME", help="as it was known at a time, such as 2013-02-08T18:00Z")
+        command.add_argument("--position", type=int, metavar="N", help="as it was at a position")
+
+    add("demo", _demo, "A year of real flights becomes a log, tables, moments and a proof.", "eventlab demo --store data/flights")
+    add("info", _info, "A store at a glance: events, types, sizes, read models.", "eventlab info --store data/flights")
+
+    one = add("events", _events, "Look at events.", "eventlab events --type FlightCancelled --at 2013-02-08T18:00Z --limit 5")
+    with_models(one)
+    with_moment(one)
+    one.add_argument("--type", action="append", help="events of this type; repeatable")
+    one.add_argument("--stream", action="append", help="events of this stream; repeatable")
+    one.add_argument("--category", action="append", help="events of every stream of this category; repeatable")
+    one.add_argument("--tag", action="append", help="events with this tag, such as tail:N725MQ; repeatable, all must be there")
+    one.add_argument("--after", type=int, default=0, metavar="N", help="only after this position")
+    one.add_argument("--until", type=int, metavar="N", help="only until this position")
+    one.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many (default: 20)")
+
+    one = add("rebuild", _rebuild, "Fold the log into read models and swap them in.", "eventlab rebuild --models eventlab.domains.flights")
+    with_models(one)
+    one.add_argument("--catch-up", action="store_true", help="fold only the events since the checkpoint")
+
+    one = add("table", _table, "A model's table.", "eventlab table Aircraft --models eventlab.domains.flights --limit 5")
+    one.add_argument("model", metavar="MODEL", help="its name, or package.module:Name")
+    with_models(one)
+    with_moment(one)
+    one.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many rows (default: 20)")
+
+    one = add("sql", _sql, "A query over events, types and state.", 'eventlab sql "select _type, count(*) from events.log group by all"')
+    one.add_argument("query", help="one SELECT, or - for standard input")
+    with_models(one)
+    with_moment(one)
+    one.add_argument("--param", action="append", metavar="NAME=VALUE", help="a value for $NAME; repeatable")
+    one.add_argument("--limit", type=int, default=1_000, metavar="N", help="at most so many rows shown (default: 1000)")
+
+    one = add("check", _check, "Fold again under other conditions and compare.", "eventlab check --models eventlab.domains.flights --sample 16")
+    with_models(one)
+    one.add_argument("--sample", type=int, default=1, metavar="N", help="one stream in N (default: all)")
+    one.add_argument("--until", type=int, metavar="N", help="only until this position")
+
+    one = add("verify", _verify, "Look for damage: digests, positions, versions, payloads.", "eventlab verify --full")
+    one.add_argument("--full", action="store_true", help="read everything, not digests and numbers alone")
+    one.set_defaults(tenant=None)
+
+    one = add("lab", _lab, "Open JupyterLab on the first notebook.", "eventlab lab")
+    one.add_argument("notebook", nargs="?", help="another notebook")
+    one.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
+    return parser
+
+
+def _open(given: argparse.Namespace, *, read_all: bool = False) -> Lab:
+    tenant = getattr(given, "tenant", None)
+    if tenant is None and read_all:
+        try:
+            return open_lab(given.store, create=False)
+        except Refused:
+            return open_lab(given.store, create=False, tenant=eventlab.ALL)
+    return open_lab(given.store, create=False, tenant=tenant)
+
+
+def _disk(lab: Lab) -> Any:
+    return lab.store
+
+
+def _at(lab: Lab, given: argparse.Namespace) -> Reader:
+    if given.at is None and given.position is None:
+        return lab
+    return lab.at(given.at, position=given.position)
+
+
+def _filter(given: argparse.Namespace) -> Filter:
+    picked = EVERYTHING
+    for values, make in ((given.type, events), (given.stream, stream), (given.category, category), (given.tag, tag)):
+        if values:
+            picked = picked & make(*values)
+    return picked
+
+
+def _load_models(given: argparse.Namespace, *, required: bool = False) -> list[Model]:
+    """The models of the modules named by --models, or by `[tool.eventlab] models` of pyproject.toml here."""
+    references = [part for text in given.models or () for part in text.split(",") if part] or _configured()
+    if required and not references:
+        raise UnknownType("no models are named", hint="--models package.module, or models = [\"package.module\"] under [tool.eventlab] in pyproject.toml")
+    return [model for reference in references for model in _import(reference)]
+
+
+def _configured() -> list[str]:
+    path = Path("pyproject.toml")
+    if not path.exists():
+        return []
+    try:
+        found = tomllib.loads(path.read_text()).get("tool", {}).get("eventlab", {}).get("models", [])
+    except tomllib.TOMLDecodeError as why:
+        raise Refused(f"{path} cannot be read: {why}") from None
+    return [found] if isinstance(found, str) else list(found)
+
+
+def _import(reference: str) -> list[Model]:
+    module, _, name = reference.partition(":")
+    try:
+        imported = importlib.import_module(module)
+        if name:
+            return [model_of(getattr(imported, name))]
+    except (ImportError, AttributeError) as why:
+        raise UnknownType(f"{reference} cannot be imported: {why}", hint="package.module or package.module:Name, found from this folder") from None
+    found = [model for model in MODELS.all() if model.cls.__module__ == module]
+    if not found:
+        raise UnknownType(f"{module} defines no aggregate and no projection", hint="name the module that has @el.aggregate classes")
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise Refused(f"--param {text!r} is not NAME=VALUE", hint="--param carrier=UA, used as $carrier in the query")
+    return name, value
+
+
+def _show_frame(frame: Any, given: argparse.Namespace, console: Console) -> None:
+    shown = frame.head(given.limit)
+    if given.json:
+        _print_json({"columns": frame.columns, "rows": [dict(zip(frame.columns, row, strict=True)) for row in shown.iter_rows()], "total": len(frame)})
+        return
+    table = Table(box=None, header_style="bold")
+    for name, kind in frame.schema.items():
+        table.add_column(escape(name), justify="right" if kind.is_numeric() else "left")
+    for row in shown.iter_rows():
+        table.add_row(*(escape(_plain(value)) for value in row))
+    console.print(table)
+    if len(frame) > given.limit:
+        console.print(f"{given.limit:,} of {len(frame):,} rows; --limit shows more")
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dt.datetime):
+        return value.isoformat(sep=" ").replace("+00:00", "Z")
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _fields(data: Any) -> dict[str, Any]:
+    return data if isinstance(data, dict) else dict(vars(data))
+
+
+def _event_dict(event: Any) -> dict[str, Any]:
+    names = ("position", "stream", "version", "type", "schema_version", "event_id", "recorded_at", "occurred_at", "correlation_id", "causation_id",
+             "actor", "tenant", "tags")  # fmt: skip
+    return {**{name: getattr(event, name) for name in names}, "data": _fields(event.data)}
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, default=_json_value, ensure_ascii=False, allow_nan=False))
+
+
+def _json_value(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, (dt.datetime, dt.date, dt.time)):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, (Decimal, uuid.UUID, Path)):
+        return str(value)
+    if isinstance(value, dt.timedelta):
+        return value.total_seconds()
+    if isinstance(value, (set, frozenset, tuple)):
+        return sorted(value, key=repr) if not isinstance(value, tuple) else list(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""HTML for Jupyter: tables that survive an untrusted notebook, in light and dark. Every value is escaped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import Any
+
+from eventlab.determinism.check import Checked
+from eventlab.integration.ingest import Ingested
+from eventlab.lab import Lab
+from eventlab.model.types import Leaf
+from eventlab.projections.read_models import Rebuilt
+from eventlab.temporal.moment import Moment
+from eventlab.temporal.reader import Events, Reader
+
+ROWS_SHOWN = 10
+
+
+def register() -> None:
+    """Tell IPython, where it runs, how to draw eventlab's values."""
+    shell = sys.modules.get("IPython")
+    here = shell.get_ipython() if shell is not None else None
+    if here is None or getattr(here, "display_formatter", None) is None:
+        return
+    formatter = here.display_formatter.formatters["text/html"]
+    drawings: dict[type[Any], Callable[[Any], str]] = {
+        Lab: reader_html,
+        Moment: reader_html,
+        Events: events_html,
+        Checked: checked_html,
+        Ingested: ingested_html,
+        Rebuilt: rebuilt_html,
+    }
+    for kind, draw in drawings.items():
+        formatter.for_type(kind, draw)
+
+
+def reader_html(reader: Reader) -> str:
+    """A store at a glance: its event types with their fields and counts."""
+    counts = reader.sql("select _type, count(*) as n, min(_occurred_at) as first, max(_occurred_at) as last from events.log group by all")
+    found = {row[0]: row[1:] for row in counts.iter_rows()}
+    cut, _ = reader._at()
+    rows = []
+    for (name, version), schema in sorted(cut.schemas.items()):
+        if name in found:
+            n, first, last = found[name]
+            fields = ", ".join(dict.fromkeys(Leaf.parse(c).path for c in schema.columns))
+            rows.append((f"{name} v{version}" if version > 1 else name, f"{n:,}", _day(first), _day(last), fields, schema.doc))
+    caption = f"{sum(n for n, *_ in found.values()):,} events until position {reader.head:,}"
+    return table(caption, ("event", "in the log", "from", "until", "fields", "meaning"), rows, right={1})
+
+
+def events_html(events: Events) -> str:
+    """The first few events of a selection."""
+    rows = []
+    for event in events:
+        if len(rows) == ROWS_SHOWN:
+            break
+        rows.append((f"{event.position:,}", event.recorded_at.isoformat(sep=" "), event.stream, event.version, event.type, _payload(event.data)))
+    columns = ("position", "recorded at", "stream", "version", "type", "what it says")
+    return table(f"{events!r}: the first {len(rows)} of {len(events):,}", columns, rows, right={0, 3})
+
+
+def checked_html(report: Checked) -> str:
+    """The verdict of a check."""
+    rows: list[Sequence[Any]] = [("events × variants", f"{report.events:,} × {len(report.variants)}"), ("varied", "; ".join(report.variants))]
+    if report.never_seen:
+        rows.append(("never seen", ", ".join(report.never_seen)))
+    found = report.divergence
+    if found is not None:
+        rows += [
+            ("first divergence", f"position {found.position:,}, {found.event}, {found.key}, field {found.field}"),
+            (found.variants[0], found.before),
+            (found.variants[1], found.after),
+            ("see it again", found.command),
+        ]
+    verdict = "no divergence" if report.ok else "DIVERGES"
+    return table(f"{report.model}: {verdict}", ("", ""), rows)
+
+
+def ingested_html(done: Ingested) -> str:
+    """What an ingest did."""
+    rows = [(name, f"{count:,}") for name, count in done.by_type.items()]
+    return table(f"{done.source}: {done.events:,} events added, {done.already:,} there before", ("event", "rows"), rows, right={1})
+
+
+def rebuilt_html(done: Rebuilt) -> str:
+    """What a rebuild did."""
+    row = (f"{done.rows:,}", f"{done.events:,}", f"{done.position:,}", f"{done.events_per_second:,.0f}")
+    return table(f"state.{done.model}", ("rows", "events folded", "checkpoint", "events/s"), [row], right={0, 1, 2, 3})
+
+
+def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[int] = ()) -> str:
+    """A table without colours of its own, so that it reads in light and dark."""
+    to_right = set(right)
+
+    def cell(kind: str, i: int, value: Any) -> str:
+        side = "right" if i in to_right else "left"
+        return f'<{kind} style="text-align: {side}; vertical-align: top">{escape(str(value))}</{kind}>'
+
+    head = "".join(cell("th", i, name) for i, name in enumerate(columns)) if any(columns) else ""
+    body = "".join(f"<tr>{''.join(cell('td', i, value) for i, value in enumerate(row))}</tr>" for row in rows)
+    return (
+        f'<table><caption style="text-align: left; font-weight: bold">{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _payload(data: Any) -> str:
+    fields = data.items() if isinstance(data, dict) else vars(data).items()
+    text = ", ".join(f"{name}={value!r}" for name, value in fields)
+    return text if len(text) <= 120 else text[:117] + "…"
+
+
+def _day(moment: Any) -> str:
+    return "" if moment is None else str(moment.date().isoformat())
