@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     display.register()
     # The folder it is called from is where a user's own model modules are.
     sys.path.insert(0, os.getcwd())
-    console = Console(quiet=given.json)
+    # Without a terminal there is no width to keep to: a file or a pipe gets whole lines.
+    console = Console(quiet=given.json, width=None if sys.stdout.isatty() else 180)
     try:
         return int(given.run(given, console))
     except EventlabError as why:
@@ -102,7 +103,10 @@ def _events(given: argparse.Namespace, console: Console) -> int:
         if given.json:
             _print_json({"events": [_event_dict(event) for event in picked]})
             return 0
-        table = Table("position", "recorded at", "stream", "version", "type", "what it says", box=None, header_style="bold")
+        table = Table(box=None, header_style="bold")
+        for name in ("position", "recorded at", "stream", "version", "type", "what it says"):
+            right = name in ("position", "version")
+            table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis" if name == "what it says" else "fold")
         for event in picked:
             said = ", ".join(f"{k}={v!r}" for k, v in _fields(event.data).items())
             when = event.recorded_at.strftime("%Y-%m-%d %H:%M:%S")

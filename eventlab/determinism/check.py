@@ -162,11 +162,11 @@ def _first(model: Model, reference: str, job: Job, variant: Variant, one: Outcom
     """Look again at the events between the last checkpoint in which both agree and the next, state by state."""
     low = 0
     high = job.until
-    for (position, digest), (_, theirs) in zip(one.checkpoints, other.checkpoints, strict=False):
-        if digest != theirs:
-            high = position
+    for mine, theirs in zip(one.checkpoints, other.checkpoints, strict=False):
+        if mine != theirs:
+            high = max(mine[0], theirs[0])
             break
-        low = position
+        low = mine[0]
     narrow = replace(job, models=(reference,), chain=0, window=(low, high), until=high)
     with ThreadPoolExecutor(2) as pool:
         left, right = pool.map(lambda v: run_worker(narrow, v)[reference], (BASELINE, variant))
@@ -175,13 +175,16 @@ def _first(model: Model, reference: str, job: Job, variant: Variant, one: Outcom
     def again(position: int) -> str:
         return f"eventlab check --store {job.store} --models {reference} --sample {job.sample} --until {position}"
 
-    for mine, theirs in zip(left.states, right.states, strict=False):
-        if mine[3] != theirs[3]:
-            at = next((i for i, (a, b) in enumerate(zip(mine[4], theirs[4], strict=True)) if a != b), 0)
-            return Divergence(model.name, mine[0], mine[1], mine[2], model.fields[at][0], mine[4][at], theirs[4][at], names, again(mine[0]))
-    position = min(p for p in (one.error_position, other.error_position, high) if p is not None)
-    before, after = (o.error or "no error" for o in (one, other))
-    return Divergence(model.name, position, "?", "?", "?", before, after, names, again(position))
+    for state, others in zip(left.states, right.states, strict=False):
+        if state[3] != others[3]:
+            at = next((i for i, (a, b) in enumerate(zip(state[4], others[4], strict=True)) if a != b), 0)
+            field = model.fields[at][0]
+            return Divergence(model.name, *state[:3], field, state[4][at], others[4][at], names, again(state[0]))
+    # Every state they share is the same: one of them raised, and went no further.
+    position = min((p for p in (left.error_position, right.error_position) if p is not None), default=high)
+    key, event = next((state[1:3] for state in (*left.states, *right.states) if state[0] == position), ("", "an event"))
+    before, after = (outcome.error or "no error" for outcome in (left, right))
+    return Divergence(model.name, position, key, event, "evolve", before, after, names, again(position))
 
 
 def _path() -> tuple[str, ...]:
