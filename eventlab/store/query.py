@@ -13,6 +13,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Final
 
 import duckdb
@@ -73,9 +74,23 @@ class SqlConnection:
 
     def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None, frames: Mapping[str, Any]) -> pl.DataFrame:
         """The result of a query as a Polars frame."""
-        with self._cursor(sql, frames) as cursor:
-            result = _relation(cursor, sql, parameters)
-            return _frame(result)
+        cursor = self._ready(sql, frames)
+        try:
+            # DuckDB runs on a thread of its own, for while it computes here, Ctrl-C would not be heard.
+            with ThreadPoolExecutor(1, "eventlab-sql") as pool:
+                work = pool.submit(lambda: _frame(_relation(cursor, sql, parameters)))
+                try:
+                    # Wake up now and then: the signal may reach another thread, and then does not end a wait.
+                    while not wait([work], timeout=0.2).done:
+                        pass
+                    return work.result()
+                except KeyboardInterrupt:
+                    cursor.interrupt()
+                    raise
+        finally:
+            with contextlib.suppress(duckdb.Error):
+                cursor.execute("ROLLBACK")
+            cursor.close()
 
     def relation(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None, frames: Mapping[str, Any]) -> duckdb.DuckDBPyRelation:
         """The result of a query as a DuckDB relation, on a cursor that stays in its read-only transaction."""
@@ -90,19 +105,6 @@ class SqlConnection:
         """Let go of the files."""
         with contextlib.suppress(duckdb.Error):
             self._connection.close()
-
-    @contextlib.contextmanager
-    def _cursor(self, sql: str, frames: Mapping[str, Any]) -> Any:
-        cursor = self._ready(sql, frames)
-        try:
-            yield cursor
-        except KeyboardInterrupt:
-            cursor.interrupt()
-            raise
-        finally:
-            with contextlib.suppress(duckdb.Error):
-                cursor.execute("ROLLBACK")
-            cursor.close()
 
     def _ready(self, sql: str, frames: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
         """A cursor in a read-only transaction that sees these frames and the state tables that the query names."""
