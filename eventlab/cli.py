@@ -36,6 +36,10 @@ from eventlab.temporal.reader import Reader
 
 DEFAULT_STORE: Final = "data/flights"
 
+_ENVELOPE: Final = (
+    "position", "stream", "version", "type", "schema_version", "event_id", "recorded_at", "occurred_at", "correlation_id",
+    "causation_id", "actor", "tenant", "tags",
+)  # fmt: skip
 _CODES: Final[tuple[tuple[type[EventlabError], int], ...]] = ((Refused, 3), (ModelError, 3), (StoreError, 4), (TryAgain, 5))
 
 
@@ -106,7 +110,12 @@ def _events(given: argparse.Namespace, console: Console) -> int:
         table = Table(box=None, header_style="bold")
         for name in ("position", "recorded at", "stream", "version", "type", "what it says"):
             right = name in ("position", "version")
-            table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis" if name == "what it says" else "fold")
+            table.add_column(
+                name,
+                justify="right" if right else "left",
+                no_wrap=True,
+                overflow="ellipsis" if name == "what it says" else "fold",
+            )
         for event in picked:
             said = ", ".join(f"{k}={v!r}" for k, v in _fields(event.data).items())
             when = event.recorded_at.strftime("%Y-%m-%d %H:%M:%S")
@@ -126,7 +135,9 @@ def _rebuild(given: argparse.Namespace, console: Console) -> int:
         return 0
     table = Table("read model", "rows", "events folded", "checkpoint", "events/s", box=None, header_style="bold")
     for one in done:
-        table.add_row(f"state.{one.model}", f"{one.rows:,}", f"{one.events:,}", f"{one.position:,}", f"{one.events_per_second:,.0f}")
+        table.add_row(
+            f"state.{one.model}", f"{one.rows:,}", f"{one.events:,}", f"{one.position:,}", f"{one.events_per_second:,.0f}"
+        )
     console.print(table)
     return 0
 
@@ -142,7 +153,11 @@ def _table(given: argparse.Namespace, console: Console) -> int:
             frame = reader.table(_import(given.model)[0].cls)
         else:
             known = sorted({m.cls.__name__ for m in models})
-            hint = f"one of {', '.join(known)}" if known else f"say where it is defined: --models package.module, or package.module:{given.model}"
+            hint = (
+                f"one of {', '.join(known)}"
+                if known
+                else f"say where it is defined: --models package.module, or package.module:{given.model}"
+            )
             raise UnknownType(f"no model is called {given.model!r} here", hint=hint)
         _show_frame(frame, given, console)
     return 0
@@ -201,24 +216,38 @@ def _lab(given: argparse.Namespace, console: Console) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="eventlab", description="A workbench for event sourcing: a log, its folds, and moments in time.")
+    parser = argparse.ArgumentParser(
+        prog="eventlab", description="A workbench for event sourcing: a log, its folds, and moments in time."
+    )
     parser.add_argument("--version", action="version", version=f"eventlab {eventlab.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace, Console], int], about: str, example: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
-            name, help=about, description=about, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=about,
+            description=about,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=run)
         command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
         if name != "lab":
             command.add_argument(
-                "--store", metavar="DIR", default=os.environ.get("EVENTLAB_STORE", DEFAULT_STORE), help="the store's folder (default: %(default)s)"
+                "--store",
+                metavar="DIR",
+                default=os.environ.get("EVENTLAB_STORE", DEFAULT_STORE),
+                help="the store's folder (default: %(default)s)",
             )
         return command
 
     def with_models(command: argparse.ArgumentParser) -> None:
-        command.add_argument("--models", metavar="MODULE", action="append", help="where models are: package.module or package.module:Name; repeatable")
+        command.add_argument(
+            "--models",
+            metavar="MODULE",
+            action="append",
+            help="where models are: package.module or package.module:Name; repeatable",
+        )
         command.add_argument("--tenant", help="whose events; without it a store with tenants is read whole")
 
     def with_moment(command: argparse.ArgumentParser) -> None:
@@ -239,7 +268,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--until", type=int, metavar="N", help="only until this position")
     one.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many (default: 20)")
 
-    one = add("rebuild", _rebuild, "Fold the log into read models and swap them in.", "eventlab rebuild --models eventlab.domains.flights")
+    one = add(
+        "rebuild",
+        _rebuild,
+        "Fold the log into read models and swap them in.",
+        "eventlab rebuild --models eventlab.domains.flights",
+    )
     with_models(one)
     one.add_argument("--catch-up", action="store_true", help="fold only the events since the checkpoint")
 
@@ -249,14 +283,21 @@ def _parser() -> argparse.ArgumentParser:
     with_moment(one)
     one.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many rows (default: 20)")
 
-    one = add("sql", _sql, "A query over events, types and state.", 'eventlab sql "select _type, count(*) from events.log group by all"')
+    one = add(
+        "sql", _sql, "A query over events, types and state.", 'eventlab sql "select _type, count(*) from events.log group by all"'
+    )
     one.add_argument("query", help="one SELECT, or - for standard input")
     with_models(one)
     with_moment(one)
     one.add_argument("--param", action="append", metavar="NAME=VALUE", help="a value for $NAME; repeatable")
     one.add_argument("--limit", type=int, default=1_000, metavar="N", help="at most so many rows shown (default: 1000)")
 
-    one = add("check", _check, "Fold again under other conditions and compare.", "eventlab check --models eventlab.domains.flights --sample 16")
+    one = add(
+        "check",
+        _check,
+        "Fold again under other conditions and compare.",
+        "eventlab check --models eventlab.domains.flights --sample 16",
+    )
     with_models(one)
     one.add_argument("--sample", type=int, default=1, metavar="N", help="one stream in N (default: all)")
     one.add_argument("--until", type=int, metavar="N", help="only until this position")
@@ -303,7 +344,10 @@ def _load_models(given: argparse.Namespace, *, required: bool = False) -> list[M
     """The models of the modules named by --models, or by `[tool.eventlab] models` of pyproject.toml here."""
     references = [part for text in given.models or () for part in text.split(",") if part] or _configured()
     if required and not references:
-        raise UnknownType("no models are named", hint="--models package.module, or models = [\"package.module\"] under [tool.eventlab] in pyproject.toml")
+        raise UnknownType(
+            "no models are named",
+            hint='--models package.module, or models = ["package.module"] under [tool.eventlab] in pyproject.toml',
+        )
     return [model for reference in references for model in _import(reference)]
 
 
@@ -325,10 +369,14 @@ def _import(reference: str) -> list[Model]:
         if name:
             return [model_of(getattr(imported, name))]
     except (ImportError, AttributeError) as why:
-        raise UnknownType(f"{reference} cannot be imported: {why}", hint="package.module or package.module:Name, found from this folder") from None
+        raise UnknownType(
+            f"{reference} cannot be imported: {why}", hint="package.module or package.module:Name, found from this folder"
+        ) from None
     found = [model for model in MODELS.all() if model.cls.__module__ == module]
     if not found:
-        raise UnknownType(f"{module} defines no aggregate and no projection", hint="name the module that has @el.aggregate classes")
+        raise UnknownType(
+            f"{module} defines no aggregate and no projection", hint="name the module that has @el.aggregate classes"
+        )
     return found
 
 
@@ -342,7 +390,13 @@ def _pair(text: str) -> tuple[str, str]:
 def _show_frame(frame: Any, given: argparse.Namespace, console: Console) -> None:
     shown = frame.head(given.limit)
     if given.json:
-        _print_json({"columns": frame.columns, "rows": [dict(zip(frame.columns, row, strict=True)) for row in shown.iter_rows()], "total": len(frame)})
+        _print_json(
+            {
+                "columns": frame.columns,
+                "rows": [dict(zip(frame.columns, row, strict=True)) for row in shown.iter_rows()],
+                "total": len(frame),
+            }
+        )
         return
     table = Table(box=None, header_style="bold")
     for name, kind in frame.schema.items():
@@ -367,9 +421,7 @@ def _fields(data: Any) -> dict[str, Any]:
 
 
 def _event_dict(event: Any) -> dict[str, Any]:
-    names = ("position", "stream", "version", "type", "schema_version", "event_id", "recorded_at", "occurred_at", "correlation_id", "causation_id",
-             "actor", "tenant", "tags")  # fmt: skip
-    return {**{name: getattr(event, name) for name in names}, "data": _fields(event.data)}
+    return {**{name: getattr(event, name) for name in _ENVELOPE}, "data": _fields(event.data)}
 
 
 def _print_json(value: Any) -> None:

@@ -51,7 +51,8 @@ def drafts(events: Sequence[tuple[str, Any]], shared: Drafting) -> tuple[list[Dr
     """
     if len(events) > MAX_APPEND_EVENTS:
         raise Refused(
-            f"one append takes at most {MAX_APPEND_EVENTS:,} events, and this has {len(events):,}", hint="lab.ingest takes any number"
+            f"one append takes at most {MAX_APPEND_EVENTS:,} events, and this has {len(events):,}",
+            hint="lab.ingest takes any number",
         )
     own = shared.key is not None or any(isinstance(event, New) and event.id for _, event in events)
     made: list[Draft] = []

@@ -44,7 +44,7 @@ IN_THE_AIR: Final = {
     "2013-12-31T23:00:00Z": 167,
 }
 KNOWN_THEN: Final = {"2013-02-08T18:00:00Z": 163, "2013-07-04T16:00:00Z": 359, "2013-12-31T23:00:00Z": 625}
-PEAK: Final = {"count": 223, "at": "2013-04-06T00:10:00Z"}
+PEAK: Final[dict[str, Any]] = {"count": 223, "at": "2013-04-06T00:10:00Z"}
 STORM_DAY: Final = {"scheduled": 930, "cancelled": 472, "departed": 458}
 N725MQ: Final = {"flights": 575, "departed": 546, "cancelled": 29, "minutes_in_the_air": 48_921, "miles": 303_712}
 
@@ -164,7 +164,9 @@ def _ingest(lab: Lab, demo: Demo, console: Console) -> None:
     console.print(table)
     if demo.ingested:
         rate = demo.ingested / demo.steps["ingest"]
-        console.print(f"  {demo.ingested:,} ingested in {demo.steps['ingest']:.1f} s ({rate:,.0f} rows/s, reading the source included)")
+        console.print(
+            f"  {demo.ingested:,} ingested in {demo.steps['ingest']:.1f} s ({rate:,.0f} rows/s, reading the source included)"
+        )
     else:
         console.print("  they were there; nothing was added")
     console.print(f"  {size / 1e6:,.1f} MB of Parquet, {size / max(demo.events, 1):.0f} bytes an event, in {lab.path}\n")
@@ -221,13 +223,18 @@ def _prove(lab: Lab, demo: Demo, console: Console) -> None:
             demo.full_pass[model.name] = whole.result()[model.reference].fingerprint == mine
     table = _table("4 · Replay, in fresh processes", "read model", "every state of a sample", "the whole table")
     for report in demo.checked:
-        verdict = f"no divergence in {report.events:,} events × {len(report.variants)} variants" if report.ok else str(report.divergence)
+        verdict = (
+            f"no divergence in {report.events:,} events × {len(report.variants)} variants"
+            if report.ok
+            else str(report.divergence)
+        )
         same = "the same under another hash seed and zone" if demo.full_pass[report.model] else "[red]differs[/red]"
         table.add_row(report.model, verdict, same)
     console.print(table)
     found = demo.fault.divergence
     if found is not None:
-        console.print(f"  A planted fault (a fold in the order of a set) was found: field {found.field!r} at position {found.position:,}, {found.event}")
+        where = f"field {found.field!r} at position {found.position:,}, {found.event}"
+        console.print(f"  A planted fault (a fold in the order of a set) was found: {where}")
         console.print(f"    {found.before} under {found.variants[0]!r}")
         console.print(f"    {found.after} under {found.variants[1]!r}")
         console.print(f"  See it again: {found.command}\n", soft_wrap=True)
@@ -241,7 +248,9 @@ def _close(lab: Lab, demo: Demo, console: Console) -> None:
     console.print(f"{verdict}; {demo.seconds:.0f} s in all ({parts})")
     where = "" if lab.path == Path("data/flights").resolve() else f" --store {lab.path}"
     console.print(f"Next: eventlab lab, or eventlab sql{where} --models eventlab.domains.flights \\", soft_wrap=True)
-    console.print('  "select carrier, sum(cancelled) as cancelled from state.carrier_day group by all order by 2 desc"', soft_wrap=True)
+    console.print(
+        '  "select carrier, sum(cancelled) as cancelled from state.carrier_day group by all order by 2 desc"', soft_wrap=True
+    )
 
 
 @contextmanager

@@ -105,7 +105,13 @@ class Lab(Reader):
                 self._bind(kind.cls, kind.name)
         now = moment_us(self._clock(), "the clock")
         shared = Drafting(
-            current_context(), tenant, key, instant(occurred_at) if occurred_at is not None else None, tuple(tags), now // 1000, self._chance
+            current_context(),
+            tenant,
+            key,
+            instant(occurred_at) if occurred_at is not None else None,
+            tuple(tags),
+            now // 1000,
+            self._chance,
         )
         drafts, own = commands.drafts(pairs, shared)
         if not drafts:
@@ -248,7 +254,9 @@ class Lab(Reader):
     def _pairs(self, to: str | Mapping[str, Sequence[Any]], events: Sequence[Any] | None) -> list[tuple[str, Any]]:
         if isinstance(to, str):
             if events is None or isinstance(events, (str, bytes)) or not isinstance(events, Iterable):
-                raise InvalidValue(f"append({to!r}, …) takes a list of events, and got {events!r}", hint="lab.append('order-7', [event])")
+                raise InvalidValue(
+                    f"append({to!r}, …) takes a list of events, and got {events!r}", hint="lab.append('order-7', [event])"
+                )
             return [(to, event) for event in events]
         if events is not None:
             raise InvalidValue("append takes a stream and its events, or one mapping of streams to events")
@@ -309,7 +317,7 @@ def _tenant(store: DiskStore, tenant: Tenant | None) -> Tenant:
     if names - {DEFAULT_TENANT}:
         raise Unsupported(
             f"the store holds {len(names)} tenants ({', '.join(sorted(names)[:5])})",
-            hint=f"say which: el.open(path, tenant={sorted(names)[0]!r}), or tenant=el.ALL to read all of them",
+            hint=f"say which: el.open(path, tenant={min(names)!r}), or tenant=el.ALL to read all of them",
             tenants=sorted(names),
         )
     return DEFAULT_TENANT
@@ -317,4 +325,3 @@ def _tenant(store: DiskStore, tenant: Tenant | None) -> Tenant:
 
 def _utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
-

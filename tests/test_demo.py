@@ -83,12 +83,19 @@ def test_the_log_of_the_demo_says_the_same_as_the_frames_it_came_from(told: dict
     """Counts by origin and by UTC month, asked of the log in SQL and of the source in Polars."""
     frames = nycflights13.load()
     with el.open(store) as lab:
-        months = lab.sql("select month(_occurred_at) as m, year(_occurred_at) as y, count(*) as n from types.flight_departed group by all")
+        months = lab.sql(
+            "select month(_occurred_at) as m, year(_occurred_at) as y, count(*) as n from types.flight_departed group by all"
+        )
         found = {(y, m): n for m, y, n in months.iter_rows()}
         assert (found[2013, 1], found[2013, 2], found[2013, 12], found[2014, 1]) == (26_308, 23_710, 27_165, 89)
-        split = lab.sql("select origin, count(*) as n from state.flight where departed_at <= $t and arrived_at > $t group by all", t="2013-02-08T18:00Z")
+        split = lab.sql(
+            "select origin, count(*) as n from state.flight where departed_at <= $t and arrived_at > $t group by all",
+            t="2013-02-08T18:00Z",
+        )
         assert dict(split.iter_rows()) == {"EWR": 50, "JFK": 49, "LGA": 40}
-        cancelled = lab.sql("select origin, count(*) as n from state.flight where date = '2013-02-08' and status = 'cancelled' group by all")
+        cancelled = lab.sql(
+            "select origin, count(*) as n from state.flight where date = '2013-02-08' and status = 'cancelled' group by all"
+        )
         assert dict(cancelled.iter_rows()) == {"EWR": 177, "JFK": 159, "LGA": 136}
         minutes = lab.sql("select sum(air_time) as n from types.flight_arrived").item()
         assert minutes == frames.arrived["air_time"].sum()
@@ -96,7 +103,9 @@ def test_the_log_of_the_demo_says_the_same_as_the_frames_it_came_from(told: dict
 
 def test_one_flight_can_be_followed_through_the_log(told: dict[str, Any], store: Path) -> None:
     with el.open(store) as lab:
-        flight = lab.sql("select _id from state.flight where status = 'arrived' and date = '2013-02-08' order by _id limit 1").item()
+        flight = lab.sql(
+            "select _id from state.flight where status = 'arrived' and date = '2013-02-08' order by _id limit 1"
+        ).item()
         scheduled, departed, arrived = lab.read(el.stream(f"flight-{flight}"))
         assert isinstance(departed.data, FlightDeparted)
         assert isinstance(arrived.data, FlightArrived)

@@ -111,14 +111,23 @@ def check(
         handled = {kind.name for kind in model.handled or ()}
         reports.append(
             Checked(
-                model.name, reference, base.events, until, tuple(v.name for v in variants), base.types,
-                tuple(sorted(handled - set(base.types))), divergence, time.perf_counter() - started,
-            )  # fmt: skip
+                model.name,
+                reference,
+                base.events,
+                until,
+                tuple(v.name for v in variants),
+                base.types,
+                tuple(sorted(handled - set(base.types))),
+                divergence,
+                time.perf_counter() - started,
+            )
         )
     return reports
 
 
-def full_pass(models: Sequence[Model], root: Path, *, tenant: str | None, until: int, variant: Variant = VARIANTS[0]) -> dict[str, Outcome]:
+def full_pass(
+    models: Sequence[Model], root: Path, *, tenant: str | None, until: int, variant: Variant = VARIANTS[0]
+) -> dict[str, Outcome]:
     """Fold the whole log once in a fresh process: the fingerprint of each model's table, by its reference."""
     references = tuple(_importable(model) for model in models)
     return run_worker(Job(str(root), tenant, references, until, 1, variant.batch, path=_path()), variant)

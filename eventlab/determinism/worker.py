@@ -68,7 +68,9 @@ def import_model(reference: str) -> Model:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as why:
-        raise ModelError(f"{reference} cannot be imported: {why}", hint="package.module:Name, and the module on the path") from None
+        raise ModelError(
+            f"{reference} cannot be imported: {why}", hint="package.module:Name, and the module on the path"
+        ) from None
     return model_of(found)
 
 

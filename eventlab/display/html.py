@@ -39,10 +39,12 @@ def register() -> None:
 
 def reader_html(reader: Reader) -> str:
     """A store at a glance: its event types with their fields and counts."""
-    counts = reader.sql("select _type, count(*) as n, min(_occurred_at) as first, max(_occurred_at) as last from events.log group by all")
+    counts = reader.sql(
+        "select _type, count(*) as n, min(_occurred_at) as first, max(_occurred_at) as last from events.log group by all"
+    )
     found = {row[0]: row[1:] for row in counts.iter_rows()}
     cut, _ = reader._at()
-    rows = []
+    rows: list[Sequence[Any]] = []
     for (name, version), schema in sorted(cut.schemas.items()):
         if name in found:
             n, first, last = found[name]
@@ -54,18 +56,30 @@ def reader_html(reader: Reader) -> str:
 
 def events_html(events: Events) -> str:
     """The first few events of a selection."""
-    rows = []
+    rows: list[Sequence[Any]] = []
     for event in events:
         if len(rows) == ROWS_SHOWN:
             break
-        rows.append((f"{event.position:,}", event.recorded_at.isoformat(sep=" "), event.stream, event.version, event.type, _payload(event.data)))
+        rows.append(
+            (
+                f"{event.position:,}",
+                event.recorded_at.isoformat(sep=" "),
+                event.stream,
+                event.version,
+                event.type,
+                _payload(event.data),
+            )
+        )
     columns = ("position", "recorded at", "stream", "version", "type", "what it says")
     return table(f"{events!r}: the first {len(rows)} of {len(events):,}", columns, rows, right={0, 3})
 
 
 def checked_html(report: Checked) -> str:
     """The verdict of a check."""
-    rows: list[Sequence[Any]] = [("events × variants", f"{report.events:,} × {len(report.variants)}"), ("varied", "; ".join(report.variants))]
+    rows: list[Sequence[Any]] = [
+        ("events × variants", f"{report.events:,} × {len(report.variants)}"),
+        ("varied", "; ".join(report.variants)),
+    ]
     if report.never_seen:
         rows.append(("never seen", ", ".join(report.never_seen)))
     found = report.divergence
@@ -83,7 +97,9 @@ def checked_html(report: Checked) -> str:
 def ingested_html(done: Ingested) -> str:
     """What an ingest did."""
     rows = [(name, f"{count:,}") for name, count in done.by_type.items()]
-    return table(f"{done.source}: {done.events:,} events added, {done.already:,} there before", ("event", "rows"), rows, right={1})
+    return table(
+        f"{done.source}: {done.events:,} events added, {done.already:,} there before", ("event", "rows"), rows, right={1}
+    )
 
 
 def rebuilt_html(done: Rebuilt) -> str:

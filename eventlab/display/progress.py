@@ -75,7 +75,7 @@ class _Notebook(Bar):
         from ipywidgets import IntProgress
 
         self._bar = IntProgress(value=0, max=max(total, 1), description=what, style={"description_width": "initial"})
-        display(self._bar)
+        display(self._bar)  # type: ignore[no-untyped-call]
 
     def advance(self, events: int) -> None:
         """So many more events are done."""

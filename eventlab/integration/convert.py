@@ -54,7 +54,9 @@ def tag_of_type(kind: Any, where: str, column: str) -> str:
         return f"l_{tag_of_type(kind.inner, where, column)}"
     if isinstance(kind, pl.Struct):
         return f"r({','.join(f'{f.name}={tag_of_type(f.dtype, where, column)}' for f in kind.fields)})"
-    raise IngestRefused(f"{where}: column {column!r} has type {kind}, which has no stored form", hint="cast it first", column=column)
+    raise IngestRefused(
+        f"{where}: column {column!r} has type {kind}, which has no stored form", hint="cast it first", column=column
+    )
 
 
 def _lost(before: pl.Series, after: pl.Series) -> pl.Series:
@@ -109,7 +111,9 @@ def moments(series: pl.Series, where: str, zone: str | None) -> pl.Series:
             refuse_rows(series, _lost(series, out), where, series.name, "is not a time in ISO 8601")
             return out
         naive = text.str.to_datetime(time_unit="us", strict=False)
-        refuse_rows(series, _lost(series, naive), where, series.name, "is not a time in ISO 8601, or only some rows have an offset")
+        refuse_rows(
+            series, _lost(series, naive), where, series.name, "is not a time in ISO 8601, or only some rows have an offset"
+        )
         series = naive.rename(series.name)
     if not isinstance(series.dtype, pl.Datetime):
         raise _type_error(series, where, "moments in time")
@@ -187,7 +191,11 @@ def _decimal(series: pl.Series, tag: str, where: str) -> pl.Series:
     if not (series.dtype.is_integer() or series.dtype.is_decimal() or series.dtype == pl.Null):
         raise _type_error(series, where, "decimals")
     out = series.cast(kind, strict=False)
-    inexact = (out.cast(pl.Decimal(38, max(places, series.dtype.scale))) != series) if isinstance(series.dtype, pl.Decimal) else out.is_null()
+    inexact = (
+        (out.cast(pl.Decimal(38, max(places, series.dtype.scale))) != series)
+        if isinstance(series.dtype, pl.Decimal)
+        else out.is_null()
+    )
     too_large = (out.abs() >= pl.Series([10 ** (digits - places)]).cast(kind)[0]) if digits < 38 else out.is_null() & False
     bad = series.is_not_null() & (out.is_null() | inexact.fill_null(False) | too_large.fill_null(False))
     refuse_rows(series, bad, where, series.name, f"is not {declared}")
@@ -201,12 +209,16 @@ def _nested(series: pl.Series, tag: str, where: str) -> pl.Series:
         array = series.to_arrow()
         return pl.Series(series.name, pl.from_arrow(array.cast(target)))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as why:
-        raise IngestRefused(f"{where}: column {series.name!r}: {why}", hint=f"it is stored as {target}", column=series.name) from None
+        raise IngestRefused(
+            f"{where}: column {series.name!r}: {why}", hint=f"it is stored as {target}", column=series.name
+        ) from None
 
 
 def _type_error(series: pl.Series, where: str, wanted: str) -> IngestRefused:
     return IngestRefused(
-        f"{where}: column {series.name!r} has type {series.dtype}, and {wanted} are wanted", hint="cast it first", column=series.name
+        f"{where}: column {series.name!r} has type {series.dtype}, and {wanted} are wanted",
+        hint="cast it first",
+        column=series.name,
     )
 
 

@@ -28,7 +28,9 @@ def export(events: Events, path: Path) -> Exported:
     """
     suffix = path.suffix.lower()
     if suffix not in (".parquet", ".csv", ".jsonl"):
-        raise Unsupported(f"{path.name}: events are not written as {suffix or 'a file without a type'}", hint=".parquet, .csv or .jsonl")
+        raise Unsupported(
+            f"{path.name}: events are not written as {suffix or 'a file without a type'}", hint=".parquet, .csv or .jsonl"
+        )
     frame = events.frame()
     if suffix == ".parquet":
         write_durably(path, lambda temporary: frame.write_parquet(temporary))

@@ -194,12 +194,16 @@ def _read(data: Any) -> tuple[pl.DataFrame, str]:
                 return pl.read_csv(path, infer_schema=False, separator="\t" if suffix == ".tsv" else ","), path.name
         except (pl.exceptions.PolarsError, OSError) as why:
             raise IngestRefused(f"{path} cannot be read: {why}", hint="nothing was stored", path=str(path)) from None
-        raise IngestRefused(f"{path}: files of type {suffix or 'no type'} are not read", hint=".parquet, .csv, .tsv, .jsonl", path=str(path))
+        raise IngestRefused(
+            f"{path}: files of type {suffix or 'no type'} are not read", hint=".parquet, .csv, .tsv, .jsonl", path=str(path)
+        )
     if hasattr(data, "__arrow_c_stream__") or isinstance(data, pa.Table):
         frame = pl.from_arrow(pa.table(data))
         assert isinstance(frame, pl.DataFrame)
         return frame, "a frame"
-    raise IngestRefused(f"{data.__class__.__name__} holds no rows", hint="a Polars, Arrow or pandas frame, or a .parquet, .csv or .jsonl file")
+    raise IngestRefused(
+        f"{data.__class__.__name__} holds no rows", hint="a Polars, Arrow or pandas frame, or a .parquet, .csv or .jsonl file"
+    )
 
 
 def _column(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
@@ -224,7 +228,9 @@ def _streams(frame: pl.DataFrame, template: str, where: str) -> pl.Series:
         raise InvalidName(f"stream={template!r}: {why}", hint="for example 'flight-{id}'") from None
     split_stream("".join(text + ("x" if name is not None else "") for text, name, _, _ in pieces))
     if "-" not in pieces[0][0]:
-        raise InvalidName(f"stream={template!r}: the category, before the first dash, cannot come from a column", hint="'flight-{id}'")
+        raise InvalidName(
+            f"stream={template!r}: the category, before the first dash, cannot come from a column", hint="'flight-{id}'"
+        )
     parts: list[pl.Expr] = []
     for text, name, _, _ in pieces:
         if text:
@@ -236,7 +242,9 @@ def _streams(frame: pl.DataFrame, template: str, where: str) -> pl.Series:
     streams = frame.select(pl.concat_str(parts).alias("stream"))["stream"]
     if len(streams) != len(frame):  # a template without columns
         streams = pl.Series("stream", [template] * len(frame))
-    bad = (streams.str.len_bytes() > MAX_NAME_BYTES) | streams.str.contains(r"[\x00-\x1f\x7f]") | streams.str.contains(r"^[^-]*-$")
+    bad = (
+        (streams.str.len_bytes() > MAX_NAME_BYTES) | streams.str.contains(r"[\x00-\x1f\x7f]") | streams.str.contains(r"^[^-]*-$")
+    )
     refuse_rows(streams, bad, where, "stream", "cannot name a stream")
     return streams
 
@@ -246,7 +254,9 @@ def _of_class(kind: EventType, frame: pl.DataFrame, part: Rows, where: str) -> t
     mapped = part.fields or {}
     for field in mapped:
         if field not in dict(kind.fields):
-            raise IngestRefused(f"{where}: {kind.name} has no field {field!r}", hint=f"it has {', '.join(n for n, _ in kind.fields)}")
+            raise IngestRefused(
+                f"{where}: {kind.name} has no field {field!r}", hint=f"it has {', '.join(n for n, _ in kind.fields)}"
+            )
     columns: dict[str, pl.Series] = {}
     for field, of in kind.fields:
         name = mapped.get(field, field)
@@ -270,21 +280,23 @@ def _of_class(kind: EventType, frame: pl.DataFrame, part: Rows, where: str) -> t
 def _check_domain(of: Any, given: pl.Series, series: pl.Series, where: str, name: str) -> None:
     """What a type's check refuses beyond its stored type: closed sets, NaN, half surrogates."""
     if of.tag == "f64" and of.declared != "AnyFloat":
-        refuse_rows(given, (~series.is_finite()).fill_null(False), where, name, "is not a finite number, and the field is no el.AnyFloat")
+        refuse_rows(
+            given, (~series.is_finite()).fill_null(False), where, name, "is not a finite number, and the field is no el.AnyFloat"
+        )
     elif of.tag in ("s", "i64") and of.declared not in ("str", "int"):
         known: set[Any] = set()
         for value in series.unique().drop_nulls().to_list():
             try:
                 of.encode(of.decode(value), name)
                 known.add(value)
-            except (InvalidValue, SchemaConflict, Exception):  # noqa: BLE001 - an unknown member of a closed set
+            except (InvalidValue, SchemaConflict, Exception):
                 continue
         refuse_rows(given, series.is_not_null() & ~series.is_in(list(known)), where, name, f"is not in {of.declared}")
     elif of.tag in ("dec", "json"):
         for row, value in enumerate(series.to_list()):
             try:
                 of.decode(value)
-            except Exception:  # noqa: BLE001 - whatever the parser says, the row is wrong
+            except Exception:
                 refuse_rows(given, pl.Series([i == row for i in range(len(given))]), where, name, f"is not {of.declared}")
 
 
@@ -297,11 +309,17 @@ def _by_objects(kind: EventType, field: str, of: Any, series: pl.Series, where: 
             leaf_values: list[Any] = []
             of.put(made, f"{kind.name}.{field}", leaf_values)
         except (InvalidValue, TypeError) as why:
-            raise IngestRefused(f"{where}: row {row + 1:,}, column {series.name!r}: {why}", hint="nothing was stored", row=row + 1, column=series.name) from None
+            raise IngestRefused(
+                f"{where}: row {row + 1:,}, column {series.name!r}: {why}",
+                hint="nothing was stored",
+                row=row + 1,
+                column=series.name,
+            ) from None
         for values, leaf_value in zip(out, leaf_values, strict=True):
             values.append(leaf_value)
     return {
-        leaf.column: pl.Series(pl.from_arrow(codec(leaf.tag).to_array(values))) for leaf, values in zip(of.leaves(field), out, strict=True)
+        leaf.column: pl.Series(pl.from_arrow(codec(leaf.tag).to_array(values)))
+        for leaf, values in zip(of.leaves(field), out, strict=True)
     }
 
 
@@ -314,12 +332,16 @@ def _of_frame(name: str, frame: pl.DataFrame, part: Rows, where: str) -> tuple[S
     leaves, columns = [], []
     for field, column in mapped.items():
         if not field.isidentifier() or field.startswith("_"):
-            raise IngestRefused(f"{where}: {field!r} cannot name a field", hint=f"fields={{'a_name': {field!r}}} renames it", column=column)
+            raise IngestRefused(
+                f"{where}: {field!r} cannot name a field", hint=f"fields={{'a_name': {field!r}}} renames it", column=column
+            )
         series = _column(frame, column, where)
         tag = tag_of_type(series.dtype, where, column)
         leaves.append(Leaf(field, tag))
         columns.append(stored_series(series, tag, where, _zone(part, column)).rename(Leaf(field, tag).column))
-    schema = Schema(name, 1, tuple(leaf.column for leaf in leaves), tuple(f"{leaf.path}: {leaf.tag}" for leaf in leaves), "", "ingest")
+    schema = Schema(
+        name, 1, tuple(leaf.column for leaf in leaves), tuple(f"{leaf.path}: {leaf.tag}" for leaf in leaves), "", "ingest"
+    )
     return schema, pl.DataFrame(columns)
 
 
@@ -369,7 +391,8 @@ def _chunk(
                 digest.update(batch.serialize())
             tables.setdefault(part.category, []).append(table)
     whole = {
-        category: pa.concat_tables(some, promote_options="default").sort_by("offset").combine_chunks() for category, some in tables.items()
+        category: pa.concat_tables(some, promote_options="default").sort_by("offset").combine_chunks()
+        for category, some in tables.items()
     }
     schemas = tuple({part.schema.key: part.schema for part in parts}.values())
     stamp = f"{pa.__version__}|".encode() + digest.digest()
@@ -377,7 +400,13 @@ def _chunk(
 
 
 def _table(
-    part: Prepared, at: np.ndarray[Any, Any], offsets: np.ndarray[Any, Any], source: str, start: int, imported: bool, context: Context
+    part: Prepared,
+    at: np.ndarray[Any, Any],
+    offsets: np.ndarray[Any, Any],
+    source: str,
+    start: int,
+    imported: bool,
+    context: Context,
 ) -> pa.Table:
     """Some rows of one source, with the envelope but for what the log decides."""
     count = len(at)
@@ -469,4 +498,6 @@ def _refuse_changed(source: str, number: int, rows: int, digest: bytes, chunk: C
 def _refuse_shorter(source: str, done: Mapping[int, Any], rows: int) -> None:
     before = sum(state.rows for state in done.values())
     if before > rows:
-        raise IngestRefused(f"source {source!r} was ingested before with {before:,} rows, and now has {rows:,}", hint="use another source name")
+        raise IngestRefused(
+            f"source {source!r} was ingested before with {before:,} rows, and now has {rows:,}", hint="use another source name"
+        )

@@ -65,9 +65,7 @@ class EventType:
 
     def tags(self, event: Any) -> tuple[str, ...]:
         """The tags that the fields declared `Tag[...]` carry: `customer:c9`."""
-        return tuple(
-            tag_text(name, getattr(event, name)) for name in self.tag_fields if getattr(event, name) is not None
-        )
+        return tuple(tag_text(name, getattr(event, name)) for name in self.tag_fields if getattr(event, name) is not None)
 
     def decode(self, schema: Schema, columns: Sequence[list[Any]]) -> list[Any]:
         """Events from one list of stored values per leaf of the stored `schema`.
@@ -164,9 +162,7 @@ class CommandType:
 
     def __init__(self, cls: type[Any], hints: dict[str, Any]) -> None:
         self.cls, self.name, self.stale = cls, cls.__name__, False
-        self.fields = tuple(
-            (f.name, field_type(hints[f.name], f"{cls.__name__}.{f.name}")) for f in dataclasses.fields(cls)
-        )
+        self.fields = tuple((f.name, field_type(hints[f.name], f"{cls.__name__}.{f.name}")) for f in dataclasses.fields(cls))
 
     def check(self, command: Any) -> None:
         """Refuse a command whose values do not fit its types, before any model sees it."""

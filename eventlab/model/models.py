@@ -158,7 +158,8 @@ class Model:
             if hint is inspect.Parameter.empty or str in options:
                 return (("_id", text),)
             raise ModelError(
-                f"{self.cls.__name__}.key is annotated to give {hint}", hint="a str, a NamedTuple of columns, or one of them | None"
+                f"{self.cls.__name__}.key is annotated to give {hint}",
+                hint="a str, a NamedTuple of columns, or one of them | None",
             )
         hints = typing.get_type_hints(row, include_extras=True)
         for name in row._fields:
@@ -216,7 +217,9 @@ def _initial(cls: type[Any]) -> Any:
     for name in _FORBIDDEN:
         own = next((vars(c).get(name) for c in cls.__mro__[:-1] if name in vars(c)), None)
         if own is not None and getattr(own, "__module__", cls.__module__) == cls.__module__ and not _generated(own, cls):
-            raise ModelError(f"{cls.__name__} defines {name}", hint="a state is a plain frozen dataclass: use defaults and evolve")
+            raise ModelError(
+                f"{cls.__name__} defines {name}", hint="a state is a plain frozen dataclass: use defaults and evolve"
+            )
     try:
         return cls()
     except TypeError as why:

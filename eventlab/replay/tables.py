@@ -152,7 +152,9 @@ def _encoded(model: Model, name: str, kind: FieldType, states: Sequence[Any], ke
         try:
             out.append(kind.encode(getattr(state, name), path))
         except InvalidValue as why:
-            raise EvolveFailed(f"the state of {keys[i]!r}: {why.message}", hint="evolve must keep to the declared types", key=keys[i]) from why
+            raise EvolveFailed(
+                f"the state of {keys[i]!r}: {why.message}", hint="evolve must keep to the declared types", key=keys[i]
+            ) from why
     return out
 
 

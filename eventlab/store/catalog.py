@@ -87,7 +87,9 @@ class Catalog:
             wal = Path(f"{self.path}-wal")
             settled = not os.access(self.root, os.W_OK) and not (wal.exists() and wal.stat().st_size)
             mode = "immutable=1" if settled else "mode=ro"
-            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, check_same_thread=False
+            )
         else:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             # The file is SQLite's from its first page on; FULL makes a COMMIT wait for the disk.
@@ -101,7 +103,9 @@ class Catalog:
         except sqlite3.DatabaseError as why:
             connection.close()
             raise NoStore(
-                f"{self.path} is not the catalog of a store: {why}", hint="name another folder, or restore a backup", path=str(self.root)
+                f"{self.path} is not the catalog of a store: {why}",
+                hint="name another folder, or restore a backup",
+                path=str(self.root),
             ) from None
 
     def _prepare(self, create: bool) -> None:
@@ -111,7 +115,9 @@ class Catalog:
             application = read("PRAGMA application_id").fetchone()[0]
             tables = read("SELECT count(*) FROM sqlite_master").fetchone()[0]
         except sqlite3.DatabaseError as why:
-            raise NoStore(f"{self.path} is not the catalog of a store: {why}", hint="name another folder", path=str(self.root)) from None
+            raise NoStore(
+                f"{self.path} is not the catalog of a store: {why}", hint="name another folder", path=str(self.root)
+            ) from None
         if application == APPLICATION_ID:
             found = read("SELECT format FROM log").fetchone()[0]
             if found > FORMAT:
@@ -122,9 +128,7 @@ class Catalog:
                 )
             return
         if tables or not create:
-            raise NoStore(
-                f"{self.path} is a database of another program", hint="name another folder", path=str(self.root)
-            )
+            raise NoStore(f"{self.path} is a database of another program", hint="name another folder", path=str(self.root))
         read("BEGIN IMMEDIATE")
         for statement in _DDL.split(";\n"):
             if statement.strip():
@@ -215,7 +219,9 @@ class Catalog:
         if self._poison is not None:
             raise self._poisoned()
         if self.read_only:
-            raise ReadOnly(f"the store in {self.root} is open for reading only", hint="open it without read_only, on a writable disk")
+            raise ReadOnly(
+                f"the store in {self.root} is open for reading only", hint="open it without read_only, on a writable disk"
+            )
 
     def _poisoned(self) -> Poisoned:
         return Poisoned(
@@ -225,7 +231,9 @@ class Catalog:
 
     def _refuse_fork(self) -> None:
         if os.getpid() != self._pid:
-            raise StoreError("this store was opened before the process forked", hint="open it again in the child, or spawn instead")
+            raise StoreError(
+                "this store was opened before the process forked", hint="open it again in the child, or spawn instead"
+            )
 
     # -- closing
 

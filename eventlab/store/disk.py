@@ -209,9 +209,7 @@ class DiskStore:
             reserved[tenant_id, category] = (int(cursor.lastrowid or 0), path)
         return reserved
 
-    def _place(
-        self, connection: sqlite3.Connection, chunk: Chunk, tenant: str, reserved: _Reserved, now: int | None
-    ) -> _Placed:
+    def _place(self, connection: sqlite3.Connection, chunk: Chunk, tenant: str, reserved: _Reserved, now: int | None) -> _Placed:
         """Give the rows of a chunk their places after the head of now, and write them as segment files."""
         recorded_at = max(self._now() if now is None else now, reserved.recorded_at)
         files, heads = [], []
@@ -287,7 +285,8 @@ class DiskStore:
     def _seal_run(self, first: int, last: int) -> int:
         with self._catalog.write() as connection:
             keys = connection.execute(
-                "SELECT DISTINCT tenant, substr(stream, 1, instr(stream, '-') - 1) FROM event WHERE position BETWEEN ? AND ?", (first, last)
+                "SELECT DISTINCT tenant, substr(stream, 1, instr(stream, '-') - 1) FROM event WHERE position BETWEEN ? AND ?",
+                (first, last),
             ).fetchall()
             reserved = self._reserve(connection, keys, first, last)
         with self._catalog.read() as connection:
@@ -365,7 +364,8 @@ class DiskStore:
         with self._catalog.read() as connection:
             tenant_id = self._tenants.get(connection, tenant)
             row = connection.execute(
-                "SELECT version, first_position, last_position FROM stream_head WHERE tenant = ? AND stream = ?", (tenant_id, stream)
+                "SELECT version, first_position, last_position FROM stream_head WHERE tenant = ? AND stream = ?",
+                (tenant_id, stream),
             ).fetchone()
             return None if row is None else (row[0], row[1], row[2])
 
@@ -412,7 +412,9 @@ class DiskStore:
 
     def _hot_rows(self, connection: sqlite3.Connection, first: int, last: int) -> dict[tuple[str, str], list[Row]]:
         parts: dict[tuple[str, str], list[Row]] = {}
-        for raw in connection.execute(f"SELECT {_EVENT_COLUMNS} FROM event WHERE position BETWEEN ? AND ? ORDER BY position", (first, last)):
+        for raw in connection.execute(
+            f"SELECT {_EVENT_COLUMNS} FROM event WHERE position BETWEEN ? AND ? ORDER BY position", (first, last)
+        ):
             row = self._row(connection, raw)
             parts.setdefault((row.tenant, row.stream.partition("-")[0]), []).append(row)
         return parts
@@ -424,7 +426,12 @@ class DiskStore:
     def _row(self, connection: sqlite3.Connection, raw: Sequence[Any]) -> Row:
         position, tenant, *middle, tags, commit, payload = raw
         return Row(
-            position, self._tenants.name(connection, tenant), *middle, tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(payload))
+            position,
+            self._tenants.name(connection, tenant),
+            *middle,
+            tuple(json.loads(tags)) if tags else (),
+            commit,
+            tuple(unpack(payload)),
         )
 
     # -- read models
@@ -548,7 +555,11 @@ class DiskCut:
             sealed_until = min(until, last, rows[0].position - 1 if rows else last)
             category = stream.partition("-")[0]
             for segment in self.segments:
-                if (segment.tenant, segment.category) == (tenant, category) and segment.first <= sealed_until and segment.last >= first:
+                if (
+                    (segment.tenant, segment.category) == (tenant, category)
+                    and segment.first <= sealed_until
+                    and segment.last >= first
+                ):
                     table = _stream_rows(segment, stream, first - 1, sealed_until)
                     table = table.filter(pc.greater(table.column("version"), after_version))
                     if len(table):
@@ -561,7 +572,9 @@ class DiskCut:
         found = 0
         for first, last, piece in self._pieces:
             if isinstance(piece, _HotPart):
-                here = self.store.hot_position_at(recorded_us, first, last) if not piece.tables else piece.position_at(recorded_us)
+                here = (
+                    self.store.hot_position_at(recorded_us, first, last) if not piece.tables else piece.position_at(recorded_us)
+                )
                 if here < last:
                     return max(found, here)
                 found = last
@@ -719,9 +732,11 @@ def _with_places(
     rows = table.num_rows
     streams = pl.from_arrow(table.select(["stream", "offset"]))
     assert isinstance(streams, pl.DataFrame)
-    counts = streams.group_by("stream").agg(
-        pl.len().alias("count"), pl.col("offset").min().alias("first"), pl.col("offset").max().alias("last")
-    ).sort("stream")
+    counts = (
+        streams.group_by("stream")
+        .agg(pl.len().alias("count"), pl.col("offset").min().alias("first"), pl.col("offset").max().alias("last"))
+        .sort("stream")
+    )
     before = _heads(connection, tenant_id, counts["stream"].to_list())
     known = pl.Series([before.get(s, 0) for s in counts["stream"].to_list()] if before else [0] * len(counts), dtype=pl.Int64)
     heads = counts.select(
@@ -762,7 +777,9 @@ def _chunk_states(connection: sqlite3.Connection, tenant_id: int, source: str) -
 def _heads(connection: sqlite3.Connection, tenant_id: int, streams: Iterable[str]) -> dict[str, int]:
     found = {}
     for stream in dict.fromkeys(streams):
-        row = connection.execute("SELECT version FROM stream_head WHERE tenant = ? AND stream = ?", (tenant_id, stream)).fetchone()
+        row = connection.execute(
+            "SELECT version FROM stream_head WHERE tenant = ? AND stream = ?", (tenant_id, stream)
+        ).fetchone()
         if row is not None:
             found[stream] = int(row[0])
     return found
@@ -777,7 +794,9 @@ def _earlier(connection: sqlite3.Connection, drafts: Sequence[Draft]) -> tuple[t
     return None if positions is None else (positions, tuple(row[2] for row in rows))
 
 
-def _insert(connection: sqlite3.Connection, tenant_id: int, rows: Sequence[Row], blobs: Sequence[bytes], contents: Sequence[bytes]) -> None:
+def _insert(
+    connection: sqlite3.Connection, tenant_id: int, rows: Sequence[Row], blobs: Sequence[bytes], contents: Sequence[bytes]
+) -> None:
     connection.executemany(
         f"INSERT INTO event({_EVENT_COLUMNS}, digest) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
@@ -906,5 +925,7 @@ def _look(root: Path, create: bool) -> bool:
             path=str(root),
         )
     if not create:
-        raise NoStore(f"there is no store in {root}", hint="el.open(path) makes one; eventlab demo makes one to look at", path=str(root))
+        raise NoStore(
+            f"there is no store in {root}", hint="el.open(path) makes one; eventlab demo makes one to look at", path=str(root)
+        )
     return False

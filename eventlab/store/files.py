@@ -106,7 +106,9 @@ def refuse_unsafe_disk(path: Path, *, allow: str | None = None, mounts: str | No
     kind = file_system(path, mounts)
     if kind is None or kind in LOCAL_FILE_SYSTEMS or kind == allow:
         return
-    what = "a network file system" if kind in NETWORK_FILE_SYSTEMS else "a user-space file system" if "fuse" in kind else "unknown"
+    what = (
+        "a network file system" if kind in NETWORK_FILE_SYSTEMS else "a user-space file system" if "fuse" in kind else "unknown"
+    )
     raise UnsafeDisk(
         f"{path} lies on {kind!r} ({what}), whose locks and fsync eventlab cannot trust",
         hint=f"use a local disk, or take the risk by name: el.open(path, allow_disk={kind!r})",

@@ -92,7 +92,9 @@ class SqlConnection:
                 cursor.execute("ROLLBACK")
             cursor.close()
 
-    def relation(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None, frames: Mapping[str, Any]) -> duckdb.DuckDBPyRelation:
+    def relation(
+        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None, frames: Mapping[str, Any]
+    ) -> duckdb.DuckDBPyRelation:
         """The result of a query as a DuckDB relation, on a cursor that stays in its read-only transaction."""
         cursor = self._ready(sql, frames)
         try:
@@ -223,7 +225,9 @@ def _refused(why: duckdb.Error) -> QueryRefused:
     if "read-only mode" in text:
         return QueryRefused("this connection only reads, and the query writes", hint="events are added with lab.append")
     if "disabled by configuration" in text or "has been locked" in text:
-        return QueryRefused(f"a query reads the log and frames given to it, nothing else: {_first_line(why)}", hint="pass data as name=frame")
+        return QueryRefused(
+            f"a query reads the log and frames given to it, nothing else: {_first_line(why)}", hint="pass data as name=frame"
+        )
     return QueryRefused(_first_line(why), hint=_after_first(why))
 
 
@@ -256,7 +260,8 @@ def _frame(relation: duckdb.DuckDBPyRelation) -> pl.DataFrame:
             found.append(pl.col(name).cast(pl.Int64))
         elif kind == "TIMESTAMP WITH TIME ZONE":
             found.append(pl.col(name).dt.convert_time_zone("UTC"))
-    return frame.with_columns(found)
+    shown: pl.DataFrame = frame.with_columns(found)
+    return shown
 
 
 # -- SQL text: values and identifiers are quoted here and nowhere else ----------------------------------------------------

@@ -23,7 +23,9 @@ def refuse_stale(stream: str, expected: int, actual: int, types: Sequence[str]) 
     if expected == actual:
         return
     shown = ", ".join(types[:5]) + (", …" if len(types) > 5 else "")
-    since = f" ({actual - expected} event{'s'[: actual - expected != 1]} since you loaded it: {shown})" if actual > expected else ""
+    since = (
+        f" ({actual - expected} event{'s'[: actual - expected != 1]} since you loaded it: {shown})" if actual > expected else ""
+    )
     raise Conflict(
         f"cannot append to {stream!r}: expected version {expected}, but it is at version {actual}{since}.",
         hint="load and decide again, or let lab.handle(…, attempts=3) do it.",

@@ -47,10 +47,13 @@ def write_segment(path: Path, table: pa.Table) -> Written:
             row_group_size=ROW_GROUP,
             compression="zstd",
             compression_level=1,
-            use_dictionary=[name for name in (*_DICTIONARY, "tags.list.element", *repeated)],
-            column_encoding={name: "DELTA_BINARY_PACKED" for name in _DELTA},
+            use_dictionary=[*_DICTIONARY, "tags.list.element", *repeated],
+            column_encoding=dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED"),
             write_page_index=True,
-            bloom_filter_options={"stream": {"ndv": min(len(table), ROW_GROUP), "fpp": 0.01}, "event_id": {"ndv": ROW_GROUP, "fpp": 0.01}},
+            bloom_filter_options={
+                "stream": {"ndv": min(len(table), ROW_GROUP), "fpp": 0.01},
+                "event_id": {"ndv": ROW_GROUP, "fpp": 0.01},
+            },
             store_schema=False,
         )
 
@@ -112,7 +115,9 @@ class Segment:
         return table.select([*envelope, *wanted])
 
 
-def tables(segments: Sequence[Segment], after: int, until: int | None, envelope: Sequence[str], payload: Collection[str] | None) -> Iterator[list[tuple[Segment, pa.Table]]]:
+def tables(
+    segments: Sequence[Segment], after: int, until: int | None, envelope: Sequence[str], payload: Collection[str] | None
+) -> Iterator[list[tuple[Segment, pa.Table]]]:
     """The tables of one run's segments: a row group at a time for a single segment, else all at once (runs are bounded)."""
     if len(segments) == 1:
         for group in segments[0].groups(after, until):
@@ -125,7 +130,10 @@ def describe(path: Path) -> str:
     """A segment's footer as a person would read it."""
     out = io.StringIO()
     file = pq.ParquetFile(path)
-    print(f"{path.name}: {file.metadata.num_rows:,} events, {file.metadata.num_row_groups} row groups, {os.stat(path).st_size:,} bytes", file=out)
+    print(
+        f"{path.name}: {file.metadata.num_rows:,} events, {file.metadata.num_row_groups} row groups, {os.stat(path).st_size:,} bytes",
+        file=out,
+    )
     sizes: dict[str, int] = {}
     for i in range(file.metadata.num_row_groups):
         group: Any = file.metadata.row_group(i)

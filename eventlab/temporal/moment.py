@@ -40,7 +40,9 @@ class Moment(Reader):
     @property
     def inside_commit(self) -> bool:
         """Whether events of the same append lie on both sides of this position."""
-        for batch in self._cut.batches(tenant=self._tenant, after=self.position, until=self.position + 1, envelope=("position", "commit")):
+        for batch in self._cut.batches(
+            tenant=self._tenant, after=self.position, until=self.position + 1, envelope=("position", "commit")
+        ):
             return bool(batch.envelope.commit[0] <= self.position)
         return False
 

@@ -175,12 +175,12 @@ class Reader:
 
     # -- events
 
-    def read(
-        self, filter: Filter = EVERYTHING, *, after: int = 0, until: int | None = None, limit: int | None = None
-    ) -> Events:
+    def read(self, filter: Filter = EVERYTHING, *, after: int = 0, until: int | None = None, limit: int | None = None) -> Events:
         """The events a filter picks, `after` < position ≤ `until`, in position order."""
         if not isinstance(filter, Filter):
-            raise UnknownType(f"{filter!r} is no filter", hint='el.events(ItemAdded) & el.tag(customer="c9"), or el.stream("order-7")')
+            raise UnknownType(
+                f"{filter!r} is no filter", hint='el.events(ItemAdded) & el.tag(customer="c9"), or el.stream("order-7")'
+            )
         cut, end = self._at()
         return Events(self, cut, filter, after, end if until is None else min(until, end), limit)
 
@@ -240,8 +240,9 @@ class Reader:
         bound = self._bound.setdefault(name, cls)
         if bound is not cls:
             if (bound.__module__, bound.__qualname__) != (cls.__module__, cls.__qualname__):
+                both = f"{bound.__module__}.{bound.__qualname__} in this store, and now also {cls.__module__}.{cls.__qualname__}"
                 raise SchemaConflict(
-                    f"{name!r} is {bound.__module__}.{bound.__qualname__} in this store, and now also {cls.__module__}.{cls.__qualname__}",
+                    f"{name!r} is {both}",
                     hint="give one of the two classes another stored name: @el.event(name=…)",
                     type=name,
                 )
@@ -331,7 +332,8 @@ class Tables:
         base = ReadModelBase(model.name, tenant_key(tenant), model.fingerprint, position, len(table), table.nbytes, lambda: table)
         place = (base.tenant, base.name, base.fingerprint, base.position)
         with self._lock:
-            self._kept = [b for b in self._kept if (b.tenant, b.name, b.fingerprint, b.position) != place][-self.KEEP + 1 :] + [base]
+            others = [b for b in self._kept if (b.tenant, b.name, b.fingerprint, b.position) != place]
+            self._kept = [*others[-self.KEEP + 1 :], base]
 
 
 def _arguments(parameters: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -353,4 +355,3 @@ def _arrow(value: Any) -> Any:
 
 def _engines() -> tuple[str, ...]:
     return (f"duckdb {duckdb.__version__}", f"polars {pl.__version__}", f"pyarrow {pa.__version__}")
-

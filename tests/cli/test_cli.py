@@ -181,7 +181,9 @@ def test_verify_exits_with_1_when_a_segment_is_damaged(run: Run, store: Path, tm
         (("table", "Order", "--models", "shop", "--position", "-1"), 3, "is not a position"),
     ],
 )
-def test_a_mistake_is_answered_with_what_where_and_the_way_out(run: Run, arguments: tuple[str, ...], code: int, says: str) -> None:
+def test_a_mistake_is_answered_with_what_where_and_the_way_out(
+    run: Run, arguments: tuple[str, ...], code: int, says: str
+) -> None:
     done = run(*arguments)
     assert done.returncode == code, done.stderr
     assert says in done.stderr.replace("\n", " ")
@@ -201,7 +203,9 @@ def test_ctrl_c_ends_with_130_and_no_traceback(store: Path) -> None:
     # The query runs for minutes unless it is interrupted.
     query = "select count(*) from range(100000) a, range(100000) b where (a.range * b.range) % 7 = 3"
     command = [sys.executable, "-m", "eventlab.cli", "sql", "--store", str(store), query]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
     try:
         time.sleep(4)
         process.send_signal(signal.SIGINT)

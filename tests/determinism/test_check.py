@@ -16,7 +16,7 @@ from eventlab.determinism.variants import BASELINE, VARIANTS
 from eventlab.errors import EvolveFailed, ModelError, Unsupported
 
 sys.path.insert(0, str(Path(__file__).parent))
-import models as planted  # noqa: E402
+import models as planted
 
 EVENTS = 60
 
@@ -27,7 +27,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[el.Lab]:
     chance = random.Random(7)
     with el.open(tmp_path_factory.mktemp("check") / "store") as lab:
         for number in range(1, EVENTS + 1):
-            event = planted.Counted(number) if number % 3 == 0 else planted.Tagged(chance.choice("red green blue white black".split()))
+            event = (
+                planted.Counted(number)
+                if number % 3 == 0
+                else planted.Tagged(chance.choice("red green blue white black".split()))
+            )
             category = "sound" if number % 2 else "sound_set_order"
             lab.append(f"{category}-{number % 5}", [event])
             if number == EVENTS // 2:
@@ -70,7 +74,9 @@ def test_the_order_of_a_set_is_found_at_the_first_event_where_it_shows(lab: el.L
                 earliest = event.position
                 break
     assert found.position >= earliest > 0
-    assert {found.before.strip("'"), found.after.strip("'")} <= set().union(*labels.values(), {"red", "green", "blue", "white", "black"})
+    assert {found.before.strip("'"), found.after.strip("'")} <= set().union(
+        *labels.values(), {"red", "green", "blue", "white", "black"}
+    )
     assert found.before != found.after
 
 

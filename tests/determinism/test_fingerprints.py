@@ -43,9 +43,11 @@ shelves = st.builds(
     name=st.text(max_size=3),
     count=st.integers(-2, 2),
     weight=st.sampled_from([0.0, -0.0, 1.0, float("nan"), float("inf")]),
-    price=st.sampled_from([Decimal("0"), Decimal("0.00"), Decimal("1"), Decimal("1.0"), Decimal("-1")]),
+    price=st.sampled_from([Decimal(0), Decimal("0.00"), Decimal(1), Decimal("1.0"), Decimal(-1)]),
     raw=st.binary(max_size=2),
-    at=st.sampled_from([None, dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))]),
+    at=st.sampled_from(
+        [None, dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))]
+    ),
     tags=st.frozensets(st.sampled_from("abc")),
 )
 
