@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from eventlab.errors import Conflict, EvolveFailed, InvalidValue, NotHandled, Refused, SchemaConflict
+from eventlab.errors import Conflict, EventlabError, EvolveFailed, InvalidValue, NotHandled, Refused, SchemaConflict
 from eventlab.model.events import EVENTS, EventType, New, event_type
 from eventlab.model.ids import derived, uuid7
 from eventlab.model.meta import Context
@@ -163,24 +163,33 @@ def handle(
         events = decide(model, state, command)
         if not events:
             return Handled((), (), state, version)
+        # Before the append: an event that this model cannot take is not stored.
+        for event in events:
+            state = _evolved(model, state, event.event if isinstance(event, New) else event)
         try:
             done = append(events, version)
         except Conflict:
             if attempt == attempts:
                 raise
             continue
-        for event in events:
-            state = _evolved(model, state, event.event if isinstance(event, New) else event)
         return Handled(tuple(events), done.positions, state, done.versions[-1])
     raise InvalidValue(f"attempts={attempts}: handling takes at least one")
 
 
 def _evolved(model: Model, state: Any, event: Any) -> Any:
-    """The state after an event that was just appended; a fold that looks at the metadata is loaded again instead."""
+    """The state after an event that is about to be appended; a fold that looks at the metadata is loaded again instead."""
     handled = model.handled
     if model.takes_meta or (handled is not None and type(event) not in [kind.cls for kind in handled]):
         return state
-    after = state.evolve(event)
+    event = event_type(type(event)).normal(event)
+    try:
+        after = state.evolve(event)
+    except EventlabError:
+        raise
+    except Exception as why:
+        raise EvolveFailed(
+            f"{model.cls.__name__}.evolve failed on {event!r}: {type(why).__name__}: {why}", hint="nothing was stored"
+        ) from why
     if after.__class__ is not model.cls:
         raise EvolveFailed(f"{model.cls.__name__}.evolve gave {after!r} for {event!r}", hint="return a state from every branch")
     return after

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import datetime as dt
+import json
+import uuid
+import zoneinfo
 from collections.abc import Callable
-from typing import Any, Final
+from decimal import Decimal
+from typing import Annotated, Any, Final
 
 import polars as pl
-import pyarrow as pa
 
-from eventlab.errors import IngestRefused
+from eventlab.errors import EventlabError, IngestRefused, InvalidValue
+from eventlab.model.types import FLOAT_EXACT, AnyFloat, Closed, ExactDecimal, FieldType, Scale, field_type, record_parts
 from eventlab.store.columns import codec
+
+#: Year first: with the day or the month first nobody can tell one from the other. No more digits than are kept.
+_MOMENT: Final = r"^\d{4}[-/]\d{2}[-/]\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6}0*)?)?)?(?:Z|[+-]\d{2}:?\d{2})?$"
+_OFFSET: Final = r":.*(?:Z|[+-]\d{2}:?\d{2})$"
 
 
 def refuse_rows(values: pl.Series, bad: pl.Series, where: str, column: str, why: str) -> None:
@@ -19,37 +30,73 @@ def refuse_rows(values: pl.Series, bad: pl.Series, where: str, column: str, why:
     row = int(bad.arg_max() or 0)
     count = int(bad.sum())
     more = f" ({count:,} rows like it)" if count > 1 else ""
-    raise IngestRefused(
-        f"{where}: row {row + 1:,}, column {column!r}: {values[row]!r} {why}{more}",
+    raise _refused(values[row], row, where, column, why + more)
+
+
+def _refused(value: Any, row: int, where: str, column: str, why: str) -> IngestRefused:
+    text = repr(value)
+    return IngestRefused(
+        f"{where}: row {row + 1:,}, column {column!r}: {text if len(text) <= 80 else text[:77] + '...'} {why}",
         hint="nothing was stored; mend the rows, or declare nulls=, zones= or tz= for the column",
         row=row + 1,
         column=column,
-        value=values[row],
+        value=value,
     )
 
 
-def stored_series(series: pl.Series, tag: str, where: str, zone: str | None) -> pl.Series:
-    """A column as the Polars type of its tag; text is parsed, nothing is rounded."""
+def refused_value(value: Any, row: int, where: str, column: str, of: FieldType | str, why: Exception) -> IngestRefused:
+    """The refusal of one value of a column that is read value by value."""
+    said = why.message if isinstance(why, EventlabError) else str(why) or type(why).__name__
+    return _refused(value, row, where, column, f"is not {of.declared if isinstance(of, FieldType) else of}: {said}")
+
+
+def stored_series(series: pl.Series, tag: str, where: str, zone: str | None, of: FieldType | None = None) -> pl.Series:
+    """A column as the Polars type of its tag; text is parsed, nothing is rounded. `of` refuses what its field does."""
     convert = _CONVERT.get(tag)
-    if convert is None and tag[0] == "d" and "_" in tag:
-        return _decimal(series, tag, where)
     if convert is not None:
-        return convert(series, where, zone)
-    return _nested(series, tag, where)
+        stored = convert(series, where, zone)
+    elif tag[0] == "d" and "_" in tag:
+        stored = _decimal(series, tag, where)
+    else:
+        return _by_value(series, tag, where, of)
+    if of is not None:
+        _refuse_outside(of, series, stored, where)
+    return stored
+
+
+def _refuse_outside(of: FieldType, given: pl.Series, stored: pl.Series, where: str) -> None:
+    """Refuse what a field does not take though its stored type does: other members of a closed set, numbers not finite."""
+    if isinstance(of, Closed):
+        known = pl.Series(list(of.members), dtype=stored.dtype)
+        bad = stored.is_not_null() & ~stored.is_in(known.implode())
+        refuse_rows(given, bad, where, given.name, f"is not in {of.declared}")
+    elif stored.dtype == pl.Float64:
+        wild = stored.is_not_null() & ~stored.is_finite()
+        if wild.any() and not _takes(of, float("nan")):
+            refuse_rows(given, wild, where, given.name, "is not a finite number, and the field is no el.AnyFloat")
+
+
+def _takes(of: FieldType, value: Any) -> bool:
+    try:
+        of.encode(value, "")
+    except InvalidValue:
+        return False
+    return True
 
 
 def tag_of_type(kind: Any, where: str, column: str) -> str:
     """The tag of a Polars type, for an event type that has no class."""
     if kind.is_integer():
         return "i64"
-    for test, tag in ((pl.Boolean, "b"), (pl.String, "s"), (pl.Date, "d"), (pl.Time, "t"), (pl.Duration, "td"), (pl.Binary, "bin"),
-                      (pl.Datetime, "ts"), (pl.Categorical, "s"), (pl.Enum, "s"), (pl.Null, "s")):  # fmt: skip
+    for test, tag in _TAG_OF:
         if kind == test:
             return tag
     if kind.is_float():
         return "f64"
     if isinstance(kind, pl.Decimal):
         return f"d{18 if (kind.precision or 38) <= 18 else 38}_{kind.scale}"
+    if isinstance(kind, pl.Map) and kind.key == pl.String:
+        return f"m_{tag_of_type(kind.value, where, column)}"
     if isinstance(kind, (pl.List, pl.Array)):
         return f"l_{tag_of_type(kind.inner, where, column)}"
     if isinstance(kind, pl.Struct):
@@ -57,6 +104,12 @@ def tag_of_type(kind: Any, where: str, column: str) -> str:
     raise IngestRefused(
         f"{where}: column {column!r} has type {kind}, which has no stored form", hint="cast it first", column=column
     )
+
+
+_TAG_OF: Final = (
+    (pl.Boolean, "b"), (pl.String, "s"), (pl.Date, "d"), (pl.Time, "t"), (pl.Duration, "td"), (pl.Binary, "bin"),
+    (pl.Datetime, "ts"), (pl.Categorical, "s"), (pl.Enum, "s"), (pl.Null, "s"),
+)  # fmt: skip
 
 
 def _lost(before: pl.Series, after: pl.Series) -> pl.Series:
@@ -81,7 +134,9 @@ def _whole(series: pl.Series, where: str, zone: str | None) -> pl.Series:
 
 
 def _real(series: pl.Series, where: str, zone: str | None) -> pl.Series:
-    if series.dtype == pl.Boolean or not (series.dtype.is_numeric() or series.dtype in (pl.String, pl.Null)):
+    if series.dtype.is_integer():
+        refuse_rows(series, (series.abs() > FLOAT_EXACT).fill_null(False), where, series.name, "has no exact float")
+    elif not series.dtype.is_float() and series.dtype not in (pl.String, pl.Null):
         raise _type_error(series, where, "numbers")
     out = (series.str.strip_chars() if series.dtype == pl.String else series).cast(pl.Float64, strict=False)
     refuse_rows(series, _lost(series, out), where, series.name, "is not a number")
@@ -94,7 +149,7 @@ def _truth(series: pl.Series, where: str, zone: str | None) -> pl.Series:
     if series.dtype != pl.String:
         raise _type_error(series, where, "true or false")
     low = series.str.strip_chars().str.to_lowercase()
-    out = pl.select(pl.when(low == "true").then(True).when(low == "false").then(False)).to_series().rename(series.name)
+    out = low.replace_strict({"true": True, "false": False}, default=None, return_dtype=pl.Boolean)
     refuse_rows(series, _lost(series, out), where, series.name, "is neither true nor false")
     return out
 
@@ -105,29 +160,42 @@ def moments(series: pl.Series, where: str, zone: str | None) -> pl.Series:
         return series.cast(pl.Datetime("us", "UTC"))
     if series.dtype == pl.String:
         text = series.str.strip_chars()
-        offset = text.str.contains(r"(?:Z|[+-]\d{2}:?\d{2})$")
-        if offset.all() and len(text):
+        refuse_rows(series, ~text.str.contains(_MOMENT), where, series.name, "is not a time such as 2013-02-08T18:00:00Z")
+        offset = text.str.contains(_OFFSET)
+        if offset.all():
             out = text.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-            refuse_rows(series, _lost(series, out), where, series.name, "is not a time in ISO 8601")
+            refuse_rows(series, _lost(series, out), where, series.name, "is not in the calendar")
             return out
+        refuse_rows(series, offset, where, series.name, "has an offset, and other rows have none")
         naive = text.str.to_datetime(time_unit="us", strict=False)
-        refuse_rows(
-            series, _lost(series, naive), where, series.name, "is not a time in ISO 8601, or only some rows have an offset"
-        )
+        refuse_rows(series, _lost(series, naive), where, series.name, "is not in the calendar")
         series = naive.rename(series.name)
     if not isinstance(series.dtype, pl.Datetime):
         raise _type_error(series, where, "moments in time")
-    if series.dtype.time_zone is not None:
-        return series.dt.cast_time_unit("us").dt.convert_time_zone("UTC")
+    series = _microseconds(series, where)
+    if series.dtype.time_zone is not None:  # type: ignore[attr-defined]
+        return series.dt.convert_time_zone("UTC")
     if zone is None:
         raise IngestRefused(
             f"{where}: column {series.name!r} holds wall-clock times without a zone",
             hint=f"say tz='America/New_York' for the whole source, or zones={{{series.name!r}: 'UTC'}}",
             column=series.name,
         )
-    out = series.dt.cast_time_unit("us").dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
+    try:
+        zoneinfo.ZoneInfo(zone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise IngestRefused(f"{where}: there is no time zone {zone!r}", hint="such as 'America/New_York'", zone=zone) from None
+    out = series.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
     refuse_rows(series, _lost(series, out), where, series.name, f"happened twice or never on the clocks of {zone}")
     return out.dt.convert_time_zone("UTC")
+
+
+def _microseconds(series: pl.Series, where: str) -> pl.Series:
+    """Times or durations in microseconds, where no nanosecond is lost."""
+    if series.dtype == pl.Time or getattr(series.dtype, "time_unit", "us") == "ns":
+        finer = (series.to_physical() % 1000 != 0).fill_null(False)
+        refuse_rows(series, finer, where, series.name, "is finer than a microsecond")
+    return series if series.dtype == pl.Time else series.dt.cast_time_unit("us")
 
 
 def _date(series: pl.Series, where: str, zone: str | None) -> pl.Series:
@@ -142,10 +210,11 @@ def _date(series: pl.Series, where: str, zone: str | None) -> pl.Series:
 
 def _time(series: pl.Series, where: str, zone: str | None) -> pl.Series:
     if series.dtype in (pl.Time, pl.Null):
-        return series.cast(pl.Time)
+        return _microseconds(series.cast(pl.Time), where)
     if series.dtype != pl.String:
         raise _type_error(series, where, "times of day")
-    text = series.str.strip_chars()
+    text = series.str.strip_chars().str.replace(r"(\.\d{6})0+$", "$1")
+    refuse_rows(series, text.str.contains(r"\.\d{7,}$"), where, series.name, "is finer than a microsecond")
     out = text.str.to_time("%H:%M:%S%.f", strict=False).fill_null(text.str.to_time("%H:%M", strict=False))
     refuse_rows(series, _lost(series, out), where, series.name, "is not a time of day such as 18:30:00")
     return out
@@ -153,22 +222,28 @@ def _time(series: pl.Series, where: str, zone: str | None) -> pl.Series:
 
 def _span(series: pl.Series, where: str, zone: str | None) -> pl.Series:
     if isinstance(series.dtype, pl.Duration):
-        return series.dt.cast_time_unit("us").to_physical().cast(pl.Int64)
-    if series.dtype.is_integer():
-        return series.cast(pl.Int64)
+        return _microseconds(series, where).to_physical().cast(pl.Int64)
+    if series.dtype.is_integer() or series.dtype in (pl.String, pl.Null):
+        return _whole(series, where, zone)
     raise _type_error(series, where, "durations, or whole microseconds")
 
 
 def _bytes(series: pl.Series, where: str, zone: str | None) -> pl.Series:
-    if series.dtype == pl.Binary:
-        return series
-    raise _type_error(series, where, "bytes")
+    if series.dtype in (pl.Binary, pl.Null):
+        return series.cast(pl.Binary)
+    if series.dtype != pl.String:
+        raise _type_error(series, where, "bytes, or their base64 text")
+    out = series.str.decode("base64", strict=False)
+    refuse_rows(series, _lost(series, out), where, series.name, "is not base64")
+    return out
 
 
 def _uuid(series: pl.Series, where: str, zone: str | None) -> pl.Series:
     if series.dtype == pl.Binary:
         refuse_rows(series, (series.bin.size() != 16).fill_null(False), where, series.name, "is not sixteen bytes")
         return series
+    if series.dtype == pl.Null:
+        return series.cast(pl.Binary)
     if series.dtype != pl.String:
         raise _type_error(series, where, "UUIDs")
     plain = series.str.replace_all("-", "", literal=True)
@@ -202,16 +277,106 @@ def _decimal(series: pl.Series, tag: str, where: str) -> pl.Series:
     return out
 
 
-def _nested(series: pl.Series, tag: str, where: str) -> pl.Series:
-    """Lists, maps and structs: what Arrow can cast without loss."""
-    target = codec(tag).arrow
+# -- value by value: JSON, lists, maps and records -------------------------------------------------------------------------
+
+
+def _by_value(series: pl.Series, tag: str, where: str, of: FieldType | None) -> pl.Series:
+    """What no cast of a whole column does exactly: sets are sorted, members and parts checked, text is read as JSON."""
+    text = series.dtype == pl.String and tag != "dec"
+    objects = isinstance(series.dtype, pl.Struct) and tag.startswith("m_")
+    stored: list[Any] = []
+    for row, value in enumerate(series.to_list()):
+        try:
+            if objects and value is not None:  # a reader of JSON gives every object all the keys of the others
+                value = {key: item for key, item in value.items() if item is not None}
+            plain = stored_value(tag, json.loads(value) if text and value is not None else value)
+            stored.append(plain if plain is None or of is None else of.encode(of.decode(plain), series.name))
+        except (EventlabError, ValueError, TypeError, KeyError, ArithmeticError) as why:
+            raise refused_value(value, row, where, series.name, of or tag, why) from None
+    return pl.Series(series.name, pl.from_arrow(codec(tag).to_array(stored)))
+
+
+def stored_value(tag: str, value: Any) -> Any:
+    """The stored form of a plain value by its tag, such as the parts of a list that was read from JSON.
+
+    >>> stored_value("l_r(price=d18_2)", [{"price": "9.50"}])
+    [{'price': 950}]
+    """
+    if value is None:
+        return None
+    if tag.startswith("l_"):
+        return [stored_value(tag[2:], item) for item in _of(list, value)]
+    if tag.startswith("m_"):
+        # Arrow has maps as lists of pairs.
+        pairs = value if isinstance(value, dict) else {pair["key"]: pair["value"] for pair in _of(list, value)}
+        return {key: stored_value(tag[2:], pairs[key]) for key in sorted(pairs)}
+    if tag.startswith("r("):
+        parts = dict(record_parts(tag))
+        if unknown := set(_of(dict, value)) - set(parts):
+            raise ValueError(f"there is no field {min(unknown)!r}")
+        return {name: stored_value(part, value.get(name)) for name, part in parts.items()}
+    if tag == "json":
+        return field_type(Any, "").encode(value, "the value")
+    kind, parse = _scalar(tag)
+    return kind.encode(parse(value) if isinstance(value, str) else _unpacked(tag, value), "the value")
+
+
+def _of(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def _scalar(tag: str) -> tuple[FieldType, Callable[[str], Any]]:
+    """The type of a single value, and how its text is read."""
+    if tag[0] == "d" and "_" in tag:
+        digits, places = map(int, tag[1:].split("_"))
+        return field_type(Annotated[Decimal, Scale(digits, places)], ""), Decimal
+    return _SCALARS[tag]
+
+
+def _unpacked(tag: str, value: Any) -> Any:
+    """A value that its own type does not write as text: sixteen bytes of a UUID, microseconds of a duration."""
+    if tag == "uuid" and isinstance(value, bytes):
+        return uuid.UUID(bytes=value)
+    return dt.timedelta(microseconds=value) if tag == "td" and type(value) is int else value
+
+
+def _uuid_of(text: str) -> uuid.UUID:
     try:
-        array = series.to_arrow()
-        return pl.Series(series.name, pl.from_arrow(array.cast(target)))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as why:
-        raise IngestRefused(
-            f"{where}: column {series.name!r}: {why}", hint=f"it is stored as {target}", column=series.name
-        ) from None
+        return uuid.UUID(text)
+    except ValueError:
+        return uuid.UUID(bytes=_base64(text))
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as why:
+        raise ValueError(f"{text!r} is not base64: {why}") from None
+
+
+def _microsecond_count(text: str) -> dt.timedelta:
+    return dt.timedelta(microseconds=int(text))
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+_SCALARS: Final[dict[str, tuple[FieldType, Callable[[str], Any]]]] = {
+    "s": (field_type(str, ""), _as_it_is),
+    "dec": (field_type(ExactDecimal, ""), Decimal),
+    "i64": (field_type(int, ""), _as_it_is),
+    "f64": (field_type(AnyFloat, ""), _as_it_is),
+    "b": (field_type(bool, ""), _as_it_is),
+    "ts": (field_type(dt.datetime, ""), dt.datetime.fromisoformat),
+    "d": (field_type(dt.date, ""), dt.date.fromisoformat),
+    "t": (field_type(dt.time, ""), dt.time.fromisoformat),
+    "td": (field_type(dt.timedelta, ""), _microsecond_count),
+    "bin": (field_type(bytes, ""), _base64),
+    "uuid": (field_type(uuid.UUID, ""), _uuid_of),
+}
 
 
 def _type_error(series: pl.Series, where: str, wanted: str) -> IngestRefused:
@@ -224,8 +389,6 @@ def _type_error(series: pl.Series, where: str, wanted: str) -> IngestRefused:
 
 _CONVERT: Final[dict[str, Callable[[pl.Series, str, str | None], pl.Series]]] = {
     "s": _text,
-    "json": _text,
-    "dec": _text,
     "i64": _whole,
     "f64": _real,
     "b": _truth,

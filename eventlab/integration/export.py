@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -25,6 +27,7 @@ def export(events: Events, path: Path) -> Exported:
     """Write the events as `.parquet`, `.csv` or `.jsonl`, whole or not at all.
 
     Envelope columns carry an underscore. In CSV lists are JSON text; moments are ISO 8601 with their offset everywhere.
+    JSON has no NaN and no infinity: in `.jsonl` they are null.
     """
     suffix = path.suffix.lower()
     if suffix not in (".parquet", ".csv", ".jsonl"):
@@ -42,23 +45,47 @@ def export(events: Events, path: Path) -> Exported:
 
 
 def _texts(frame: pl.DataFrame) -> pl.DataFrame:
-    """Types that JSON does not have as text; durations as microseconds."""
-    found = []
-    for name, kind in frame.schema.items():
-        if kind == pl.Datetime:
-            found.append(pl.col(name).dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ"))
-        elif kind == pl.Duration:
-            found.append(pl.col(name).dt.total_microseconds())
-        elif kind == pl.Binary:
-            found.append(pl.col(name).bin.encode("base64"))
-        elif kind.is_decimal() or kind in (pl.Date, pl.Time):
-            found.append(pl.col(name).cast(pl.String))
-    return frame.with_columns(found)
+    """Types that JSON does not have as text, also inside lists and records; durations as microseconds."""
+    return frame.with_columns(_text(pl.col(name), kind).alias(name) for name, kind in frame.schema.items() if _needs_text(kind))
+
+
+def _needs_text(kind: Any) -> bool:
+    if isinstance(kind, pl.List):
+        return _needs_text(kind.inner)
+    if isinstance(kind, pl.Struct):
+        return any(_needs_text(field.dtype) for field in kind.fields)
+    return bool(kind.is_decimal() or kind in (pl.Map, pl.Datetime, pl.Duration, pl.Binary, pl.Date, pl.Time))
+
+
+def _text(value: pl.Expr, kind: Any) -> pl.Expr:
+    if isinstance(kind, pl.List):
+        return value.list.eval(_text(pl.element(), kind.inner))
+    if isinstance(kind, pl.Struct):
+        parts = [_text(value.struct.field(field.name), field.dtype).alias(field.name) for field in kind.fields]
+        return pl.when(value.is_not_null()).then(pl.struct(parts))
+    if isinstance(kind, pl.Map):
+        # As pairs: readers of JSON give every object all the keys of the others.
+        return _text(value.map.entries(), pl.List(pl.Struct({"key": kind.key, "value": kind.value})))
+    if kind == pl.Datetime:
+        return value.dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
+    if kind == pl.Time:
+        return value.dt.to_string("%H:%M:%S%.6f")
+    if kind == pl.Duration:
+        return value.dt.total_microseconds()
+    if kind == pl.Binary:
+        return value.bin.encode("base64")
+    return value.cast(pl.String) if kind.is_decimal() or kind == pl.Date else value
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """Nested columns as JSON text."""
     frame = _texts(frame)
     nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
-    wrapped = [pl.struct(pl.col(name).alias("v")).struct.json_encode().str.slice(5).str.head(-1).alias(name) for name in nested]
-    return frame.with_columns(wrapped)
+    return frame.with_columns(
+        pl.col(name).map_elements(_json, return_dtype=pl.String).alias(name) for name in nested
+    )
+
+
+def _json(value: Any) -> str:
+    plain = value.to_list() if isinstance(value, pl.Series) else value
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))

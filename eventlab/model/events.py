@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import sys
-import typing
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, dataclass_transform, overload
 
-from eventlab.errors import ModelError, SchemaConflict, StaleType, UnknownType
+from eventlab.errors import InvalidValue, ModelError, SchemaConflict, StaleType, UnknownType
 from eventlab.model.names import Finding, check_distinct, check_type_name, command_findings, event_findings
 from eventlab.model.schema import Schema
-from eventlab.model.types import FieldType, Leaf, field_type
+from eventlab.model.types import FieldType, Leaf, as_uuid, check_positional, field_type, type_hints
 
 C = TypeVar("C", bound=type[Any])
 _MARK: Final = "__eventlab_type__"
+MAX_SCHEMA_VERSION: Final = 32_767
 
 
 class EventType:
@@ -43,9 +43,6 @@ class EventType:
             description(cls),
             f"{cls.__module__}:{cls.__qualname__}",
         )
-        self._defaults = {
-            f.name: f for f in dataclasses.fields(cls) if not (f.default is f.default_factory is dataclasses.MISSING)
-        }
 
     def __repr__(self) -> str:
         return f"EventType({self.name!r}, version={self.version})"
@@ -68,31 +65,53 @@ class EventType:
         return tuple(tag_text(name, getattr(event, name)) for name in self.tag_fields if getattr(event, name) is not None)
 
     def decode(self, schema: Schema, columns: Sequence[list[Any]]) -> list[Any]:
-        """Events from one list of stored values per leaf of the stored `schema`.
+        """Events from one list of stored values per leaf of the stored `schema`; any one list says how many where it has none.
 
         A field that the stored version does not have takes its default; a field without one is `SchemaConflict`.
         """
         count = len(columns[0]) if columns else 0
-        at = {column: i for i, column in enumerate(schema.columns)}
-        arguments = []
-        for name, kind in self.fields:
-            found = [at.get(leaf.column) for leaf in kind.leaves(name)]
-            if None not in found:
-                arguments.append(kind.decode_columns([columns[i] for i in found if i is not None]))
-            else:
-                arguments.append([self._default(name, schema)] * count)
+        stored = dict(zip(schema.columns, columns, strict=False))
+        arguments = [self._argument(name, kind, schema, stored, count) for name, kind in self.fields]
         return list(map(self.cls, *arguments)) if arguments else [self.cls() for _ in range(count)]
 
-    def _default(self, name: str, schema: Schema) -> Any:
-        field = self._defaults.get(name)
-        if field is None:
+    def normal(self, event: Any) -> Any:
+        """The event as the log will give it back: moments in UTC, decimals at their scale, a list where a tuple was given."""
+        return self.decode(self.schema, [[value] for value in self.encode(event)] or [[None]])[0]
+
+    def has_default(self, name: str) -> bool:
+        """Whether a field may be left out."""
+        return any(field.name == name for field in self._with_default())
+
+    def default(self, name: str) -> Any:
+        """What a field is where it is left out."""
+        field = next(field for field in self._with_default() if field.name == name)
+        return field.default_factory() if callable(field.default_factory) else field.default
+
+    def _with_default(self) -> Iterator[dataclasses.Field[Any]]:
+        return (f for f in dataclasses.fields(self.cls) if not (f.default is f.default_factory is dataclasses.MISSING))
+
+    def _argument(self, name: str, kind: FieldType, schema: Schema, stored: dict[str, list[Any]], count: int) -> list[Any]:
+        """The values of one field for `decode`."""
+        wanted = [leaf.column for leaf in kind.leaves(name)]
+        if all(column in stored for column in wanted):
+            return kind.decode_columns([stored[column] for column in wanted])
+        # A field that is stored in another form is not a missing one: a default would hide what was recorded.
+        others = [leaf.column for leaf in schema.leaves if leaf.path == name or leaf.path.startswith(f"{name}.")]
+        if others:
+            raise SchemaConflict(
+                f"{self.name}.{name} is stored as {', '.join(others)} in version {schema.version}, now {', '.join(wanted)}",
+                hint="keep the field as it was, and give the new form a name of its own with a default",
+                type=self.name,
+                field=name,
+            )
+        if not self.has_default(name):
             raise SchemaConflict(
                 f"{self.name}.{name} is not in version {schema.version} of the stored {self.name}, and has no default",
                 hint=f"give {name} a default, or keep version={schema.version} and its fields",
                 type=self.name,
                 field=name,
             )
-        return field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        return [self.default(name)] * count
 
 
 @dataclass(frozen=True)
@@ -113,7 +132,9 @@ def new(
     >>> new("an event", id="018f6f2c-8f6e-7cc1-9a3b-5d1a3f0c2b11").id.version
     7
     """
-    return New(event, uuid.UUID(id) if isinstance(id, str) else id, occurred_at, tuple(tags))
+    if isinstance(tags, str):
+        raise InvalidValue(f"tags={tags!r} is text, and each of its letters would be a tag", hint=f"tags=[{tags!r}]")
+    return New(event, None if id is None else as_uuid(id, "id"), occurred_at, tuple(tags))
 
 
 def tag_text(name: str, value: Any) -> str:
@@ -146,10 +167,12 @@ def event(cls: Any = None, /, *, name: str | None = None, version: int = 1) -> A
     scope = sys._getframe(1)
 
     def wrap(cls: C) -> C:
-        if version < 1:
-            raise ModelError(f"{cls.__name__}: schema versions start at 1, not at {version}")
+        if not 1 <= version <= MAX_SCHEMA_VERSION:
+            raise ModelError(
+                f"{cls.__name__}: a schema version lies between 1 and {MAX_SCHEMA_VERSION:,}, and {version} does not"
+            )
         made = freeze(cls)
-        kind = EventType(made, name or cls.__name__, version, name is not None, hints_of(made, scope.f_locals))
+        kind = EventType(made, name or cls.__name__, version, name is not None, type_hints(made, scope.f_locals, made.__name__))
         setattr(made, _MARK, kind)
         EVENTS.add(kind)
         return made
@@ -177,7 +200,7 @@ def command(cls: C, /) -> C:
     """An order in the imperative: a frozen, typed dataclass that a model's `decide` answers with events or `Rejected`."""
     scope = sys._getframe(1)
     made = freeze(cls)
-    kind = CommandType(made, hints_of(made, scope.f_locals))
+    kind = CommandType(made, type_hints(made, scope.f_locals, made.__name__))
     setattr(made, _MARK, kind)
     COMMANDS.add(kind)
     return made
@@ -187,21 +210,17 @@ def freeze(cls: C) -> C:
     """The class as a frozen dataclass."""
     if "__dataclass_params__" in vars(cls):
         raise ModelError(f"{cls.__name__} is a dataclass already", hint="leave @dataclass out: eventlab makes it one")
-    for name in getattr(cls, "__annotations__", {}):
-        if name.startswith("_"):
-            raise ModelError(f"{cls.__name__}.{name}: a field may not begin with an underscore", hint="envelope columns do")
     try:
-        return dataclass(frozen=True)(cls)
+        dataclass(frozen=True)(cls)  # it adds methods to the class it is given
     except ValueError as why:  # a mutable default such as {} or []
         raise ModelError(f"{cls.__name__}: {why}", hint="for an empty dict write el.field(default_factory=dict)") from None
-
-
-def hints_of(cls: type[Any], scope: dict[str, Any]) -> dict[str, Any]:
-    """The type hints of a class, its names looked up where it is defined."""
-    try:
-        return typing.get_type_hints(cls, localns={**scope, cls.__name__: cls}, include_extras=True)
-    except NameError as why:
-        raise ModelError(f"{cls.__name__}: {why}", hint="define the types of its fields before the class") from None
+    except TypeError as why:  # the order of defaults, or a base that is not frozen
+        raise ModelError(f"{cls.__name__}: {why}", hint="fields without a default come first; its bases are frozen too") from None
+    check_positional(cls)
+    for field in dataclasses.fields(cls):
+        if field.name.startswith("_"):
+            raise ModelError(f"{cls.__name__}.{field.name}: a field may not begin with an underscore", hint="envelope columns do")
+    return cls
 
 
 def description(cls: type[Any]) -> str:
@@ -216,8 +235,8 @@ def description(cls: type[Any]) -> str:
 class Registry:
     """The event or command classes of this process, by stored name and place of definition.
 
-    A class defined again in the same place supersedes the old one; the same name in two places keeps both, and
-    `named` asks which is meant.
+    A class defined again in the same place supersedes the old one, be it with another name or version; the same name in
+    two places keeps both, and `named` asks which is meant.
     """
 
     def __init__(self) -> None:
@@ -249,7 +268,7 @@ class Registry:
 
 
 def _place(kind: Any) -> str:
-    return f"{kind.cls.__module__}:{kind.cls.__qualname__}:{getattr(kind, 'version', 1)}"
+    return f"{kind.cls.__module__}:{kind.cls.__qualname__}"
 
 
 EVENTS = Registry()

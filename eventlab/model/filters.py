@@ -14,7 +14,8 @@ from typing import Any
 
 from eventlab.errors import InvalidName
 from eventlab.model.events import tag_text, type_name
-from eventlab.model.names import check_plain, snake, split_stream
+from eventlab.model.models import model_of
+from eventlab.model.names import check_category, check_plain, split_stream
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,16 @@ def stream(*names: str) -> Filter:
 
 def category(*names: str | type[Any]) -> Filter:
     """Events of every stream of these categories, by name or by aggregate class."""
-    return Filter((Clause(categories=frozenset(n if isinstance(n, str) else snake(n.__name__) for n in names)),))
+    return Filter((Clause(categories=frozenset(map(_category, names))),))
+
+
+def _category(which: str | type[Any]) -> str:
+    if isinstance(which, str):
+        return check_category(which)
+    name = model_of(which).category
+    if name is None:
+        raise InvalidName(f"{which.__name__} is a projection, and has no category", hint="name the events it reads: events(…)")
+    return name
 
 
 def _meet(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:

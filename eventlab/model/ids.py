@@ -9,8 +9,11 @@ from collections.abc import Callable
 
 
 def uuid7(milliseconds: int, chance: Callable[[int], bytes] = os.urandom) -> bytes:
-    """Sixteen bytes of a version 7 UUID: 48 bits of time in milliseconds since 1970, then chance."""
-    raw = bytearray(milliseconds.to_bytes(6, "big") + chance(10))
+    """Sixteen bytes of a version 7 UUID: 48 bits of time in milliseconds since 1970, then chance.
+
+    A time before 1970 counts as 1970.
+    """
+    raw = bytearray(max(milliseconds, 0).to_bytes(6, "big") + chance(10))
     raw[6] = (raw[6] & 0x0F) | 0x70
     raw[8] = (raw[8] & 0x3F) | 0x80
     return bytes(raw)

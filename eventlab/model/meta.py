@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from eventlab.model.names import check_plain, split_stream
-from eventlab.model.types import from_us
+from eventlab.model.types import as_uuid, from_us
 
 DEFAULT_TENANT = "default"
 
@@ -185,9 +185,9 @@ def context(
     if tenant is not None:
         given["tenant"] = check_plain(tenant, "tenant")
     if correlation_id is not None:
-        given["correlation_id"] = uuid.UUID(str(correlation_id))
+        given["correlation_id"] = as_uuid(correlation_id, "correlation_id")
     if causation_id is not None:
-        given["causation_id"] = uuid.UUID(str(causation_id))
+        given["causation_id"] = as_uuid(causation_id, "causation_id")
     inner = replace(_CONTEXT.get(), **given)
     token = _CONTEXT.set(inner)
     try:

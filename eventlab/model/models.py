@@ -11,15 +11,14 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, TypeVar, dataclass_transform, overload
 
 from eventlab.errors import ModelError, NotHandled, StaleType
-from eventlab.model.events import COMMANDS, EVENTS, EventType, Registry, command_type, description, event_type, freeze, hints_of
-from eventlab.model.names import check_distinct, check_type_name, snake
-from eventlab.model.source import Source, capture, code_fingerprint
-from eventlab.model.types import FieldType, field_type
+from eventlab.model.events import COMMANDS, EVENTS, EventType, Registry, command_type, description, event_type, freeze
+from eventlab.model.names import check_category, check_distinct, check_type_name, snake
+from eventlab.model.source import Source, capture, classes_reached, code_fingerprint
+from eventlab.model.types import FieldType, field_type, type_hints
 
 C = TypeVar("C", bound=type[Any])
 _MARK: Final = "__eventlab_model__"
@@ -34,7 +33,9 @@ class Model:
     ) -> None:
         self.cls, self.kind, self.stale = cls, kind, False
         self.name = check_type_name(snake(name or cls.__name__))
-        hints = hints_of(cls, scope)
+        if kind == "aggregate":
+            check_category(self.name)
+        hints = type_hints(cls, scope, cls.__name__)
         self.fields: tuple[tuple[str, FieldType], ...] = tuple(
             (f.name, field_type(hints[f.name], f"{cls.__name__}.{f.name}")) for f in dataclasses.fields(cls)
         )
@@ -48,8 +49,11 @@ class Model:
         self.key_fields = self._key_fields()
         check_distinct([*self.key_names, *(field for field, _ in self.fields)], f"{kind} {cls.__name__}")
         self.initial = _initial(cls)
+        stored: list[Any] = []
         for field, of in self.fields:
-            of.put(getattr(self.initial, field), f"the default of {cls.__name__}.{field}", [])
+            of.put(getattr(self.initial, field), f"the default of {cls.__name__}.{field}", stored)
+        #: Key, state and the state before the first event, in stored form: part of the fingerprint.
+        self.shape = f"{self._columns_text()};{stored!r}"
         self.sources: dict[str, tuple[Callable[..., Any], Source]] = {
             part: (function, capture(function))
             for part, function in (("evolve", self.evolve), ("key", self.key))
@@ -87,17 +91,12 @@ class Model:
             self._handled = (EVENTS.generation, self._resolve_handled())
         return self._handled[1]
 
-    @cached_property
-    def shape(self) -> str:
-        """Key and state columns as text: part of the fingerprint."""
-        return ";".join(leaf.column for name, kind in (*self.key_fields, *self.fields) for leaf in kind.leaves(name))
-
     @property
     def fingerprint(self) -> str:
         """32 hex digits: the code of `evolve` and `key` with what they reach, the state's shape, the events' schemas."""
         handled = self.handled
         events = "*" if handled is None else ",".join(sorted(kind.schema.fingerprint for kind in handled))
-        return code_fingerprint(self.sources, f"{self.kind};{self.name};{self.shape};{self.initial!r};{events}")
+        return code_fingerprint(self.sources, f"{self.kind};{self.name};{self.shape};{events}", self.cls)
 
     @property
     def reference(self) -> str:
@@ -108,51 +107,53 @@ class Model:
         """Refuse a command that is not valid or that `decide` does not list."""
         kind = command_type(type(command))
         kind.check(command)
-        listed = self._annotated(self.decide, 0, "decide") if self.decide is not None else ()
+        listed = self._annotated(self.decide, "decide") if self.decide is not None else ()
         if listed is not None and not any(COMMANDS.successor(command_type(c)).cls is type(command) for c in listed):
             names = ", ".join(c.__name__ for c in listed) or "no command"
             raise NotHandled(f"{self.cls.__name__} does not handle {kind.name}: its decide lists {names}", hint="add it there")
 
-    def _resolve_handled(self) -> tuple[EventType, ...] | None:
-        listed = self._annotated(self.evolve, 0, "evolve")
-        if listed is None:
-            return None
-        for cell in self.evolve.__closure__ or ():
-            kept = cell.cell_contents if _filled(cell) else None
-            if isinstance(kept, type) and isinstance(vars(kept).get("__eventlab_type__"), EventType) and event_type(kept).stale:
-                raise StaleType(
-                    f"{self.cls.__name__} was defined with the old {kept.__name__}, which was defined again since",
-                    hint=f"define {self.cls.__name__} again too",
-                )
-        return tuple(EVENTS.successor(event_type(cls)) for cls in listed)
+    def _columns_text(self) -> str:
+        return ";".join(leaf.column for name, kind in (*self.key_fields, *self.fields) for leaf in kind.leaves(name))
 
-    def _annotated(self, function: Callable[..., Any], index: int, what: str) -> tuple[type[Any], ...] | None:
+    def _resolve_handled(self) -> tuple[EventType, ...] | None:
+        for name, cls in classes_reached([function for function, _ in self.sources.values()]):
+            if isinstance(vars(cls).get("__eventlab_type__"), EventType) and event_type(cls).stale:
+                raise StaleType(
+                    f"{self.cls.__name__} was defined with an old {cls.__name__} (its {name!r}), which was defined again since",
+                    hint=f"define {self.cls.__name__} again too",
+                    type=cls.__name__,
+                )
+        listed = self._annotated(self.evolve, "evolve")
+        return None if listed is None else tuple(EVENTS.successor(event_type(cls)) for cls in listed)
+
+    def _annotated(self, function: Callable[..., Any], what: str) -> tuple[type[Any], ...] | None:
         """The classes in the annotation of a method's first parameter after self; None when it names no classes."""
-        parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
-        hint = parameters[index].annotation
-        if isinstance(hint, str):
-            names = {**getattr(function, "__globals__", {}), **self._scope}
-            names.update(inspect.getclosurevars(function).nonlocals)
-            try:
-                hint = eval(hint, names)  # the modeller's own annotation
-            except NameError as why:
-                raise ModelError(f"{self.cls.__name__}.{what}: {why}", hint="define its types before it is used") from None
+        parameter = next((p for p in inspect.signature(function).parameters.values() if p.name != "self"), None)
+        hint = self._meant(function, parameter.annotation, what) if parameter is not None else Any
         if hint in (inspect.Parameter.empty, Any, object):
             return None
-        found = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        found = tuple(_options(hint))
         for cls in found:
             if not isinstance(cls, type):
                 raise ModelError(f"{self.cls.__name__}.{what} is annotated with {cls!r}, which is no class")
         return found
 
+    def _meant(self, function: Callable[..., Any], hint: Any, what: str) -> Any:
+        """What an annotation stands for, when it is text: looked up where the method and its class are defined."""
+        names = {**getattr(function, "__globals__", {}), **self._scope, **inspect.getclosurevars(function).nonlocals}
+        while isinstance(hint, str):
+            try:
+                hint = eval(hint, names)  # the modeller's own annotation
+            except (NameError, AttributeError, SyntaxError, TypeError) as why:
+                raise ModelError(f"{self.cls.__name__}.{what}: {why}", hint="define its types before it is used") from None
+        return hint
+
     def _key_fields(self) -> tuple[tuple[str, FieldType], ...]:
         text = field_type(str, "_id")
         if self.key is None:
             return (("_id", text),)
-        hint = inspect.signature(self.key).return_annotation
-        if isinstance(hint, str):
-            hint = eval(hint, {**getattr(self.key, "__globals__", {}), **self._scope})
-        options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        hint = self._meant(self.key, inspect.signature(self.key).return_annotation, "key")
+        options = tuple(_options(hint))
         row = next((o for o in options if isinstance(o, type) and issubclass(o, tuple) and hasattr(o, "_fields")), None)
         if row is None:
             if hint is inspect.Parameter.empty or str in options:
@@ -161,7 +162,7 @@ class Model:
                 f"{self.cls.__name__}.key is annotated to give {hint}",
                 hint="a str, a NamedTuple of columns, or one of them | None",
             )
-        hints = typing.get_type_hints(row, include_extras=True)
+        hints = type_hints(row, self._scope, f"{self.cls.__name__}.key")
         for name in row._fields:
             if name.startswith("_"):
                 raise ModelError(f"{self.cls.__name__}.key: the column {name} begins with an underscore")
@@ -174,12 +175,15 @@ def _named_in(scope: dict[str, Any], cls: type[Any]) -> dict[str, Any]:
     return {**kept, cls.__name__: cls}
 
 
-def _filled(cell: types.CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
+def _options(hint: Any) -> Iterator[Any]:
+    """The members of a union, through aliases and unions in it; a hint that is none by itself."""
+    if type(hint).__name__ == "TypeAliasType":  # `type OrderEvent = ItemAdded | OrderPlaced`, from Python 3.12 on
+        hint = hint.__value__
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for option in typing.get_args(hint):
+            yield from _options(option)
+    else:
+        yield hint
 
 
 def _method(cls: type[Any], name: str, kind: str) -> Callable[..., Any]:

@@ -61,6 +61,13 @@ def split_stream(stream: str) -> tuple[str, str]:
     return category, rest
 
 
+def check_category(name: str) -> str:
+    """A category in snake case: it begins every stream of an aggregate."""
+    if not _CATEGORY.match(name):
+        raise InvalidName(f"{name!r} cannot name a category", hint="a-z, 0-9 and '_', beginning with a letter: 'carrier_day'")
+    return name
+
+
 def check_plain(text: str, what: str) -> str:
     """Text that can stand in a name: not empty, no control characters, valid Unicode, at most 512 bytes."""
     try:

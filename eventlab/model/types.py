@@ -23,7 +23,7 @@ timedelta                              td                  int, microseconds
 list, tuple[X, ...], set, frozenset    l_X                 list; a set is sorted
 dict[str, X]                           m_X                 dict, sorted by key
 dataclass                              one column a leaf   `addr.city:s`; inside a list or dict `r(city=s)`
-other unions, Any                      json                str, canonical JSON
+Any, and unions of what JSON has       json                str, canonical JSON
 =====================================  ==================  ==========================================================
 """
 
@@ -38,17 +38,19 @@ import math
 import types
 import typing
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 
-from eventlab.errors import InvalidValue, ModelError, UnknownValue
+from eventlab.errors import InvalidValue, ModelError, StaleType, UnknownValue
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 DAY_ZERO = dt.date(1970, 1, 1)
 MICROSECOND = dt.timedelta(microseconds=1)
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+MOMENT_MIN = (dt.datetime.min.replace(tzinfo=dt.UTC) - EPOCH) // MICROSECOND
+MOMENT_MAX = (dt.datetime.max.replace(tzinfo=dt.UTC) - EPOCH) // MICROSECOND
 FLOAT_EXACT = 2**53
 
 WIDE = decimal.Context(prec=80, traps=[decimal.InvalidOperation])
@@ -99,9 +101,14 @@ def money(value: str | int | Decimal) -> Decimal:
     (Decimal('9.50'), Decimal('0.00'))
     """
     try:
-        return Decimal(value).quantize(Decimal("0.01"), context=_EXACT)
+        number = Decimal(value)
+        if number.is_finite():
+            return number.quantize(Decimal("0.01"), context=_EXACT)
     except decimal.Inexact:
         raise InvalidValue(f"{value!r} has more than two decimal places", hint="round it first") from None
+    except (decimal.InvalidOperation, TypeError, ValueError):
+        pass
+    raise InvalidValue(f"{value!r} is not an amount of money", hint="el.money('9.50')")
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ class Record(FieldType):
         if value is None and self.nullable:
             out.extend([False] + [None] * (len(self.leaves("")) - 1))
             return
-        self._is_one(value, path)
+        _check_class(value, self.cls, path, self.declared)
         if self.nullable:
             out.append(True)
         for field, kind in self.fields:
@@ -203,16 +210,30 @@ class Record(FieldType):
             return [self.cls(*row) for row in rows]
         return [self.cls(*row) if here else None for here, row in zip(present, rows, strict=True)]
 
-    def _is_one(self, value: Any, path: str) -> None:
-        if type(value) is not self.cls:
-            raise InvalidValue(f"{path} is {_shown(value)}, but is declared {self.declared}", field=path)
+
+@dataclass(frozen=True)
+class Closed(FieldType):
+    """An Enum or a Literal: `members` are its Python values by their stored ones."""
+
+    members: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
+
+    def decode_columns(self, columns: Sequence[list[Any]]) -> list[Any]:
+        (column,) = columns
+        # One look at the distinct values, for a literal's stored values are its Python ones.
+        for value in set(column):
+            self.decode(value)
+        if all(stored is member for stored, member in self.members.items()):
+            return column
+        return [None if value is None else self.members[value] for value in column]
 
 
 # -- from a Python type to a FieldType -----------------------------------------------------------------------------------
 
 
-def field_type(hint: Any, path: str) -> FieldType:
+def field_type(hint: Any, path: str, within: tuple[type[Any], ...] = ()) -> FieldType:
     """The `FieldType` of a type hint; `ModelError` names the field when it is not in the table above.
+
+    `within` are the dataclasses that hold the field.
 
     >>> field_type(list[int], "ItemAdded.counts").tag
     'l_i64'
@@ -228,7 +249,7 @@ def field_type(hint: Any, path: str) -> FieldType:
             marks = marks + more
         else:
             hint = typing.Union[tuple(rest)]  # noqa: UP007
-    kind = _plain_type(hint, marks, path)
+    kind = _plain_type(hint, marks, path, within)
     tagged = any(isinstance(mark, TagMark) for mark in marks)
     if tagged and kind.tag not in ("s", "i64", "uuid", "b"):
         raise ModelError(f"{path} cannot be a tag: {kind.declared} is not text, an integer or a UUID", field=path)
@@ -237,33 +258,42 @@ def field_type(hint: Any, path: str) -> FieldType:
 
 
 def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A hint without `Annotated`, `NewType` and `type` aliases, and the marks it carried."""
     marks: tuple[Any, ...] = ()
-    while typing.get_origin(hint) is Annotated:
-        hint, *more = typing.get_args(hint)
-        marks += tuple(more)
-    return hint, marks
+    while True:
+        if typing.get_origin(hint) is Annotated:
+            hint, *more = typing.get_args(hint)
+            marks += tuple(more)
+        elif isinstance(hint, typing.NewType):
+            hint = hint.__supertype__
+        elif type(hint).__name__ == "TypeAliasType":  # `type Sku = str`, from Python 3.12 on
+            hint = hint.__value__
+        else:
+            return hint, marks
 
 
 def _union(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else ()
 
 
-def _plain_type(hint: Any, marks: tuple[Any, ...], path: str) -> FieldType:
-    if hint in _SCALARS:
+def _plain_type(hint: Any, marks: tuple[Any, ...], path: str, within: tuple[type[Any], ...]) -> FieldType:
+    if isinstance(hint, Hashable) and hint in _SCALARS:
         return _SCALARS[hint](marks)
-    if hint is Any or hint is object or _union(hint):
-        return FieldType("json", _name(hint), _check_json, json.loads, nullable=hint is Any or hint is object)
+    if hint is Any or hint is object:
+        return FieldType("json", _name(hint), _check_json, json.loads, nullable=True)
+    if options := _union(hint):
+        return _union_of(options, hint, path)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        return _closed(args, {value: value for value in args}, _name(hint), path)
+        return _closed(args, args, _name(hint), path)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return _closed(tuple(m.value for m in hint), {m.value: m for m in hint}, hint.__name__, path)
+        return _closed(tuple(m.value for m in hint), tuple(hint), hint.__name__, path)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _record(hint, path)
+        return _record(hint, path, within)
     if origin in (list, set, frozenset) or (origin is tuple and len(args) == 2 and args[1] is Ellipsis):
-        return _list_of(origin, field_type(args[0], f"{path}[]"), hint)
+        return _list_of(origin, field_type(args[0], f"{path}[]", within), hint)
     if origin is dict and args[0] is str:
-        return _map_of(field_type(args[1], f"{path}[]"), hint)
+        return _map_of(field_type(args[1], f"{path}[]", within), hint)
     raise ModelError(
         f"{path} is declared {_name(hint)}, which has no exact stored form",
         hint="bool, int, float, str, bytes, UUID, Decimal, datetime, date, time, timedelta, an Enum, a Literal, a dataclass, "
@@ -272,8 +302,41 @@ def _plain_type(hint: Any, marks: tuple[Any, ...], path: str) -> FieldType:
     )
 
 
+def type_hints(cls: type[Any], names: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The type hints of a class, its names looked up in `names` too; `ModelError` when one is not defined."""
+    try:
+        return typing.get_type_hints(cls, localns={**names, cls.__name__: cls}, include_extras=True)
+    except (NameError, AttributeError, TypeError, SyntaxError) as why:
+        raise ModelError(f"{path}: {why}", hint="define the types of its fields before the class") from None
+
+
+def check_positional(cls: type[Any]) -> None:
+    """A class whose instances are made again from the values of its fields, in order."""
+    for field in dataclasses.fields(cls):
+        if not field.init or field.kw_only:
+            what = "init=False" if not field.init else "kw_only=True"
+            raise ModelError(
+                f"{cls.__name__}.{field.name} has {what}", hint="a stored object is made again from its fields in order"
+            )
+
+
 def _name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _check_class(value: Any, cls: type[Any], path: str, declared: str) -> None:
+    """Refuse an instance of any other class; one that only has the same name was redefined in between."""
+    of = type(value)
+    if of is cls:
+        return
+    if (of.__module__, of.__qualname__) == (cls.__module__, cls.__qualname__):
+        raise StaleType(
+            f"{path} is {_shown(value)} of another definition of {cls.__name__} than the one it was declared with",
+            hint=f"after {cls.__name__}, define again the class that has the field, and make the value again",
+            type=cls.__name__,
+            field=path,
+        )
+    raise _wrong(value, path, declared)
 
 
 def _shown(value: Any) -> str:
@@ -298,7 +361,7 @@ def _check_int(value: Any, path: str) -> int:
             raise _wrong(value, path, "int")
         value = int(value)
     if INT64_MIN <= value <= INT64_MAX:
-        return value
+        return typing.cast(int, value)
     raise _wrong(value, path, "int", "beyond 64 bits")
 
 
@@ -345,13 +408,24 @@ def _check_uuid(value: Any, path: str) -> bytes:
     raise _wrong(value, path, "UUID")
 
 
+def as_uuid(value: Any, what: str) -> uuid.UUID:
+    """A UUID, or the text of one."""
+    try:
+        return value if isinstance(value, uuid.UUID) else uuid.UUID(value)
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidValue(f"{what}={value!r} is not a UUID", hint="uuid.uuid4(), or its text", field=what) from None
+
+
 def moment_us(value: dt.datetime, path: str) -> int:
     """Microseconds since 1970-01-01 UTC of a datetime that has a zone."""
     if not isinstance(value, dt.datetime):
         raise _wrong(value, path, "datetime")
     if value.utcoffset() is None:
         raise _wrong(value, path, "datetime", "it has no time zone; add tzinfo=datetime.UTC or the zone it was read in")
-    return (value - EPOCH) // MICROSECOND
+    stored = (value - EPOCH) // MICROSECOND
+    if MOMENT_MIN <= stored <= MOMENT_MAX:
+        return stored
+    raise _wrong(value, path, "datetime", "in UTC it lies outside the years 1 to 9999")
 
 
 def from_us(stored: int) -> dt.datetime:
@@ -379,9 +453,12 @@ def _time_back(stored: int) -> dt.time:
 
 
 def _check_timedelta(value: Any, path: str) -> int:
-    if isinstance(value, dt.timedelta):
-        return value // MICROSECOND
-    raise _wrong(value, path, "timedelta")
+    if not isinstance(value, dt.timedelta):
+        raise _wrong(value, path, "timedelta")
+    stored = value // MICROSECOND
+    if INT64_MIN <= stored <= INT64_MAX:
+        return stored
+    raise _wrong(value, path, "timedelta", "more microseconds than 64 bits hold")
 
 
 def _decimal(marks: tuple[Any, ...]) -> FieldType:
@@ -445,7 +522,7 @@ def _only_json(value: Any, path: str) -> None:
         for key, item in value.items():
             check_text(key, f"{path} (a key)")
             _only_json(item, f"{path}[{key!r}]")
-    elif value is not None and not isinstance(value, (bool, int)):
+    elif value is not None and (not isinstance(value, int) or isinstance(value, enum.Enum)):
         raise _wrong(value, path, "a union or Any", "it is stored as JSON: text, numbers, bools, None, lists, dicts")
 
 
@@ -464,21 +541,58 @@ _SCALARS: dict[Any, Callable[[tuple[Any, ...]], FieldType]] = {
 }
 
 
-def _closed(values: tuple[Any, ...], members: Mapping[Any, Any], declared: str, path: str) -> FieldType:
-    """An Enum or a Literal: a closed set of strings or of integers."""
-    if values and all(type(v) is str or (isinstance(v, str) and not isinstance(v, enum.Enum)) for v in values):
-        tag = "s"
-    elif values and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-        tag = "i64"
-    else:
+def _union_of(options: tuple[Any, ...], hint: Any, path: str) -> FieldType:
+    """A union, stored as JSON: of what JSON gives back as it was."""
+    for option in options:
+        if not _in_json(option):
+            raise ModelError(
+                f"{path} is declared {_name(hint)}, which is stored as JSON, and JSON has no {_name(option)}",
+                hint="bool, int, float, str, a Literal, or list[X], dict[str, X] of these; or a field for each type",
+                field=path,
+            )
+    kinds = [field_type(option, path) for option in options]
+
+    def fits(kind: FieldType, value: Any, where: str) -> bool:
+        try:
+            kind.encode(value, where)
+        except InvalidValue:
+            return False
+        return True
+
+    def check(value: Any, where: str) -> str:
+        if not any(fits(kind, value, where) for kind in kinds):
+            raise _wrong(value, where, _name(hint))
+        return _check_json(value, where)
+
+    return FieldType("json", _name(hint), check, json.loads)
+
+
+def _in_json(hint: Any) -> bool:
+    hint, _ = _unwrap(hint)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (list, dict) or _union(hint):
+        return all(map(_in_json, args))
+    return origin is Literal or hint in (bool, int, float, str, types.NoneType, Any, object)
+
+
+def _closed(values: tuple[Any, ...], of: tuple[Any, ...], declared: str, path: str) -> Closed:
+    """An Enum or a Literal: a closed set of strings or of integers, stored as these `values`."""
+
+    def all_are(base: type) -> bool:
+        return bool(values) and all(isinstance(v, base) and not isinstance(v, (bool, enum.Enum)) for v in values)
+
+    if not all_are(str) and not all_are(int):
         raise ModelError(f"{path}: the values of {declared} are not all text or all integers", field=path)
-    of_value = {member: value for value, member in members.items()}
+    tag, fits = ("s", check_text) if all_are(str) else ("i64", _check_int)
+    stored = [fits(value, f"a value of {declared}") for value in values]
+    members, of_member, cls = dict(zip(stored, of, strict=True)), dict(zip(of, stored, strict=True)), type(of[0])
 
     def check(value: Any, where: str) -> Any:
-        stored = of_value.get(value, of_value) if value.__hash__ else of_value
-        if stored is of_value or type(value) is not type(members[stored]):
-            raise _wrong(value, where, declared, f"one of {', '.join(map(repr, values))}")
-        return stored
+        if issubclass(cls, enum.Enum):
+            _check_class(value, cls, where, declared)
+        if type(value) is not cls or value not in of_member:
+            raise _wrong(value, where, declared, f"one of {', '.join(map(repr, members))}")
+        return of_member[value]
 
     def back(stored: Any) -> Any:
         try:
@@ -486,32 +600,37 @@ def _closed(values: tuple[Any, ...], members: Mapping[Any, Any], declared: str, 
         except KeyError:
             raise UnknownValue(f"{path}: the stored value {stored!r} is not in {declared} today", field=path) from None
 
-    literal = all(value is member for value, member in members.items())
-    return FieldType(tag, declared, check, _same if literal else back)
+    return Closed(tag, declared, check, back, members=members)
 
 
-def _record(cls: type[Any], path: str) -> Record:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    fields = tuple((f.name, field_type(hints[f.name], f"{path}.{f.name}")) for f in dataclasses.fields(cls))
+def _record(cls: type[Any], path: str, within: tuple[type[Any], ...]) -> Record:
+    if cls in within:
+        raise ModelError(
+            f"{path}: {cls.__name__} holds itself, which has no flat columns", hint="name the parts by ids", field=path
+        )
+    check_positional(cls)
+    hints = type_hints(cls, {}, path)
+    fields = tuple((f.name, field_type(hints[f.name], f"{path}.{f.name}", (*within, cls))) for f in dataclasses.fields(cls))
+    if not fields:
+        raise ModelError(f"{path} is declared {cls.__name__}, which has no fields", hint="leave it out", field=path)
     tag = f"r({','.join(f'{name}={kind.tag}' for name, kind in fields)})"
 
     def check(value: Any, where: str) -> dict[str, Any]:
-        if type(value) is not cls:
-            raise _wrong(value, where, cls.__name__)
+        _check_class(value, cls, where, cls.__name__)
         return {name: kind.encode(getattr(value, name), f"{where}.{name}") for name, kind in fields}
 
     def back(stored: dict[str, Any]) -> Any:
-        return cls(**{name: kind.decode(stored[name]) for name, kind in fields})
+        return cls(*(kind.decode(stored[name]) for name, kind in fields))
 
     return Record(tag, cls.__name__, check, back, cls=cls, fields=fields)
 
 
 def _list_of(origin: Any, item: FieldType, hint: Any) -> FieldType:
     unordered = origin in (set, frozenset)
-    accepted: tuple[type, ...] = (set, frozenset) if unordered else (list, tuple)
+    accepted = (set, frozenset) if unordered else (list, tuple)
 
     def check(value: Any, path: str) -> list[Any]:
-        if not isinstance(value, accepted):
+        if type(value) not in accepted:
             raise _wrong(value, path, _name(hint))
         stored = [item.encode(v, f"{path}[{i}]") for i, v in enumerate(value)]
         return sorted(stored, key=_set_order) if unordered else stored
@@ -519,8 +638,13 @@ def _list_of(origin: Any, item: FieldType, hint: Any) -> FieldType:
     return FieldType(f"l_{item.tag}", _name(hint), check, lambda stored: origin(item.decode(v) for v in stored))
 
 
-def _set_order(stored: Any) -> tuple[bool, Any]:
-    return (stored is not None, stored if not isinstance(stored, dict) else tuple(stored.values()))
+def _set_order(stored: Any) -> tuple[Any, ...]:
+    """A total order of stored values of one type: None first, NaN last, records and lists by their parts."""
+    if stored is None:
+        return (0,)
+    if isinstance(stored, (dict, list)):
+        return (1, *map(_set_order, stored.values() if isinstance(stored, dict) else stored))
+    return (1, stored) if stored == stored else (2,)
 
 
 def _map_of(item: FieldType, hint: Any) -> FieldType:
@@ -542,14 +666,34 @@ def back_of(tag: str) -> Callable[[Any], Any]:
     """
     if tag[0] == "d" and "_" in tag:
         digits, places = map(int, tag[1:].split("_"))
-        return _decimal((Scale(digits, places),)).back
+        return _decimal((Scale(digits, places),)).decode
     if tag.startswith("l_"):
         item = back_of(tag[2:])
         return lambda stored: [None if v is None else item(v) for v in stored]
     if tag.startswith("m_"):
         item = back_of(tag[2:])
         return lambda stored: {k: None if v is None else item(v) for k, v in stored.items()}
+    if tag.startswith("r("):
+        parts = {name: back_of(of) for name, of in record_parts(tag)}
+        return lambda stored: {k: None if v is None else parts[k](v) for k, v in stored.items()}
     return _BACK_OF.get(tag, _same)
+
+
+def record_parts(tag: str) -> list[tuple[str, str]]:
+    """The names and tags of a record's fields, whose tags may hold commas of their own.
+
+    >>> record_parts("r(city=s,at=r(lat=f64,lon=f64))")
+    [('city', 's'), ('at', 'r(lat=f64,lon=f64)')]
+    """
+    found, depth, start = [], 0, 0
+    inner = tag[2:-1]
+    for i, char in enumerate(inner + ","):
+        depth += (char == "(") - (char == ")")
+        if char == "," and depth == 0:
+            name, _, of = inner[start:i].partition("=")
+            found.append((name, of))
+            start = i + 1
+    return found
 
 
 _BACK_OF: dict[str, Callable[[Any], Any]] = {

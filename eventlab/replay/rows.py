@@ -72,13 +72,18 @@ class RowFold:
             keys: list[Key] = envelope.stream
         else:
             keys = []
+            expected = str if self.model.key_names == ("_id",) else tuple
             for i, event in enumerate(events):
+                if event is None:  # of a type without a class here
+                    keys.append(None)
+                    continue
                 try:
                     key = key_of(event, Meta(envelope, i)) if self.model.key_takes_meta else key_of(event)
                 except Exception as why:
                     raise failed(self.model, "key", envelope, i, why) from why
-                if key is not None and not isinstance(key, (str, tuple)):
-                    raise failed(self.model, "key", envelope, i, TypeError(f"it gave {key!r}, not a str, a named tuple or None"))
+                if key is not None and not isinstance(key, expected):
+                    wanted = "a str" if expected is str else f"({', '.join(self.model.key_names)})"
+                    raise failed(self.model, "key", envelope, i, TypeError(f"it gave {key!r}, not {wanted} or None"))
                 keys.append(key)
         if self._tenanted:
             return [None if key is None else (tenant, key) for tenant, key in zip(envelope.tenant, keys, strict=True)]

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from eventlab.errors import EvolveFailed, InvalidValue
 from eventlab.model.models import Model
-from eventlab.model.types import FieldType, Record, field_type
+from eventlab.model.types import FieldType, Record, field_type, record_parts
 from eventlab.replay.rows import Entry, Key
 from eventlab.store.base import ALL, Tenant
 from eventlab.store.columns import codec
@@ -27,10 +27,11 @@ def table_of(model: Model, entries: Mapping[Key, Entry], tenant: Tenant) -> pa.T
     key_columns = _key_columns(model, keys, tenanted=tenant is ALL)
     arrays: dict[str, pa.Array] = {}
     for name, kind, values in key_columns:
-        arrays[name] = _array(kind, [kind.encode(v, f"{model.cls.__name__}.{name}") for v in values])
+        arrays[name] = _array(kind, _encoded(f"{model.cls.__name__}.key.{name}", kind, values, keys))
     states = [entry[0] for entry in entries.values()]
     for name, kind in model.fields:
-        arrays[name] = _array(kind, _encoded(model, name, kind, states, keys))
+        values = [getattr(state, name) for state in states]
+        arrays[name] = _array(kind, _encoded(f"{model.cls.__name__}.{name}", kind, values, keys))
     arrays["_version"] = pa.array([entry[1] for entry in entries.values()], pa.int64())
     arrays["_position"] = pa.array([entry[2] for entry in entries.values()], pa.int64())
     # Each column says its tag, so that any reader of the file can tell a duration from a number.
@@ -88,20 +89,49 @@ def frame_of(table: pa.Table, columns: Sequence[tuple[str, FieldType]]) -> pl.Da
 
 def shown(tags: Mapping[str, str]) -> list[pl.Expr]:
     """Expressions that turn stored columns into the types that a person reads, by tag."""
-    found = []
-    for name, tag in tags.items():
-        if tag == "td":
-            found.append(pl.col(name).cast(pl.Duration("us")))
-        elif tag == "uuid":
-            found.append(uuid_text(name))
-    return found
+    return [_readable(pl.col(name), tag).alias(name) for name, tag in tags.items() if _hidden(tag)]
 
 
-def uuid_text(name: str) -> pl.Expr:
+def uuid_text(value: pl.Expr) -> pl.Expr:
     """Sixteen bytes as the text of a UUID."""
-    text = pl.col(name).bin.encode("hex")
+    text = value.bin.encode("hex")
     parts = [text.str.slice(start, size) for start, size in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
-    return pl.concat_str(parts, separator="-").alias(name)
+    return pl.concat_str(parts, separator="-")
+
+
+def _hidden(tag: str) -> bool:
+    """Whether a person would not read the stored form: a duration or a UUID, or something that holds one."""
+    if tag.startswith(("l_", "m_")):
+        return _hidden(tag[2:])
+    return tag in ("td", "uuid") or (tag.startswith("r(") and any(_hidden(of) for _, of in record_parts(tag)))
+
+
+def _readable(value: pl.Expr, tag: str) -> pl.Expr:
+    if tag == "td":
+        return value.cast(pl.Duration("us"))
+    if tag == "uuid":
+        return uuid_text(value)
+    if not _hidden(tag):
+        return value
+    if tag.startswith("l_"):
+        return value.list.eval(_readable(pl.element(), tag[2:]))
+    if tag.startswith("m_"):
+        pair = pl.element().struct
+        pairs = pl.struct(pair.field("key"), _readable(pair.field("value"), tag[2:]).alias("value"))
+        return value.map.entries().list.eval(pairs).cast(_readable_type(tag))
+    parts = [_readable(value.struct.field(name), of).alias(name) for name, of in record_parts(tag)]
+    return pl.when(value.is_not_null()).then(pl.struct(parts))
+
+
+def _readable_type(tag: str) -> Any:
+    if tag.startswith("l_"):
+        return pl.List(_readable_type(tag[2:]))
+    if tag.startswith("m_"):
+        return pl.Map(pl.String(), _readable_type(tag[2:]))
+    if tag.startswith("r("):
+        return pl.Struct({name: _readable_type(of) for name, of in record_parts(tag)})
+    known = {"td": pl.Duration("us"), "uuid": pl.String()}
+    return known.get(tag) or pl.Series(pa.array([], codec(tag).arrow)).dtype
 
 
 def replaced(base: pa.Table, touched: pa.Table, model: Model, tenant: Tenant) -> pa.Table:
@@ -145,15 +175,14 @@ def _key_columns(model: Model, keys: list[Key], *, tenanted: bool) -> list[tuple
     return found
 
 
-def _encoded(model: Model, name: str, kind: FieldType, states: Sequence[Any], keys: Sequence[Key]) -> list[Any]:
-    path = f"{model.cls.__name__}.{name}"
+def _encoded(path: str, kind: FieldType, values: Sequence[Any], keys: Sequence[Key]) -> list[Any]:
     out = []
-    for i, state in enumerate(states):
+    for i, value in enumerate(values):
         try:
-            out.append(kind.encode(getattr(state, name), path))
+            out.append(kind.encode(value, path))
         except InvalidValue as why:
             raise EvolveFailed(
-                f"the state of {keys[i]!r}: {why.message}", hint="evolve must keep to the declared types", key=keys[i]
+                f"the state of {keys[i]!r}: {why.message}", hint="evolve and key must keep to the declared types", key=keys[i]
             ) from why
     return out
 

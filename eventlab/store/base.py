@@ -23,7 +23,7 @@ from eventlab.model.filters import EVERYTHING, Clause, Filter
 from eventlab.model.meta import Recorded
 from eventlab.model.schema import Schema
 from eventlab.model.types import back_of
-from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, payload_array, stored_column
+from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, payload_array, payload_columns, stored_column
 
 #: The envelope columns a fold needs when its `evolve` does not look at the metadata.
 FOLD_ENVELOPE: Final = ("position", "stream", "version", "type", "schema_version", "tenant")
@@ -201,7 +201,10 @@ class Store(Protocol):
     def version(self, tenant: str, stream: str) -> int: ...
     def ingest(self, chunk: Chunk, *, tenant: str, now: int | None = None) -> ChunkState: ...
     def chunks(self, tenant: str, source: str) -> dict[int, ChunkState]: ...
-    def last_recorded(self) -> int: ...
+    def last_recorded(self) -> int:
+        """When the last event was recorded, in microseconds since 1970; the earliest moment there is when there is none."""
+        ...
+
     def seal(self) -> int: ...
     def read_models(self, tenant: str) -> dict[str, ReadModelBase]: ...
     def save_read_model(self, name: str, tenant: str, fingerprint: str, position: int, table: pa.Table) -> ReadModelBase: ...
@@ -326,8 +329,11 @@ class Batch:
 
     @cached_property
     def envelope_table(self) -> pa.Table:
-        names = [n for n in ENVELOPE_NAMES if n in self.tables[0].column_names] if self.tables else list(ENVELOPE_NAMES)
-        whole = pa.concat_tables([t.select(names) for t in self.tables]) if self.tables else ENVELOPE.empty_table()
+        if not self.tables:
+            return ENVELOPE.empty_table()
+        here = set(self.tables[0].column_names)
+        names = [name for name in ENVELOPE_NAMES if name in here]
+        whole = pa.concat_tables([t.select(names) for t in self.tables])
         return whole if self._order is None else whole.take(pa.array(self._order))
 
     @cached_property
@@ -352,6 +358,24 @@ class Batch:
     def recorded(self, class_of: ClassOf) -> list[Recorded]:
         """The events with their envelopes, in position order."""
         return [Recorded(self.envelope, i, data) for i, data in enumerate(self.events(class_of))]
+
+    def rows(self) -> list[Row]:
+        """The events in stored form, in position order; the batch must have been read with its whole envelope."""
+        found: list[Row] = []
+        for table in self.tables:
+            envelope = {name: getattr(EnvelopeLists(table), name) for name in ENVELOPE_NAMES}
+            envelope["tags"] = [tuple(tags or ()) for tags in envelope["tags"]]
+            payload = {column: stored_column(table, column) for column in payload_columns(table)}
+            nothing = [None] * len(table)
+            columns_of = {
+                key: [payload.get(column, nothing) for column in self.schemas[key].columns]
+                for key in set(zip(envelope["type"], envelope["schema_version"], strict=True))
+            }
+            for i, values in enumerate(zip(*envelope.values(), strict=True)):
+                named = dict(zip(envelope, values, strict=True))
+                columns = columns_of[named["type"], named["schema_version"]]
+                found.append(Row(**named, payload=tuple(column[i] for column in columns)))
+        return sorted(found, key=lambda row: row.position)
 
     def split(self, size: int) -> Iterator[Batch]:
         """The same events, at most `size` at a time."""
@@ -390,10 +414,12 @@ def _decoded(
         for version in np.unique(versions[of_type]).tolist():
             mask = of_type & (versions == version)
             at = None if mask.all() else np.flatnonzero(mask)
-            part = table if at is None else table.take(pa.array(at))
             schema = schemas.get((name, version))
             if schema is None:
                 raise Damaged(f"the log holds {name} version {version}, which the catalog does not know", hint="eventlab verify")
+            # Only this type's columns are gathered; `position` keeps the number of rows where it has none.
+            own = table.select([c for c in table.column_names if c == "position" or c in schema.columns])
+            part = own if at is None else own.take(pa.array(at))
             columns = [stored_column(part, column) for column in schema.columns]
             if isinstance(kind, EventType):
                 yield at, _objects(kind.decode(schema, columns) if columns else _empty(kind, schema, len(part)))

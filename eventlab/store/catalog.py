@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eventlab.errors import Busy, Damaged, EventlabError, NewerFormat, NoStore, Poisoned, ReadOnly, StoreError
+from eventlab.model.types import MOMENT_MIN
 from eventlab.store.files import disk_full
 
 FORMAT: Final = 1
@@ -38,8 +39,8 @@ CREATE TABLE event(position INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, stream
   type TEXT NOT NULL, schema_version INTEGER NOT NULL, event_id BLOB NOT NULL, recorded_at INTEGER NOT NULL,
   occurred_at INTEGER NOT NULL, correlation_id BLOB, causation_id BLOB, actor TEXT, tags TEXT, commit_position INTEGER NOT NULL,
   payload BLOB NOT NULL, digest BLOB NOT NULL, UNIQUE(tenant, stream, version)) STRICT;
-CREATE TABLE event_key(event_id BLOB PRIMARY KEY, position INTEGER NOT NULL, version INTEGER NOT NULL, content BLOB NOT NULL)
-  STRICT, WITHOUT ROWID;
+CREATE TABLE event_key(tenant INTEGER NOT NULL, event_id BLOB NOT NULL, position INTEGER NOT NULL, version INTEGER NOT NULL,
+  content BLOB NOT NULL, PRIMARY KEY(tenant, event_id)) STRICT, WITHOUT ROWID;
 CREATE TABLE stream_head(tenant INTEGER NOT NULL, stream TEXT NOT NULL, version INTEGER NOT NULL,
   first_position INTEGER NOT NULL, last_position INTEGER NOT NULL, PRIMARY KEY(tenant, stream)) STRICT, WITHOUT ROWID;
 CREATE TABLE segment(id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, tenant INTEGER NOT NULL, category INTEGER NOT NULL,
@@ -68,7 +69,9 @@ class Catalog:
         self._thread_lock = threading.RLock()
         self._read_lock = threading.RLock()
         self._lock_file = -1
+        self._settled: tuple[int, int] | None = None
         if not read_only:
+            self._refuse_foreign(create)
             self._lock_file = os.open(root / "write.lock", os.O_CREAT | os.O_RDWR, 0o644)
         try:
             with self._flock():
@@ -81,15 +84,25 @@ class Catalog:
 
     # -- opening
 
+    def _refuse_foreign(self, create: bool) -> None:
+        """Look whose database this is before anything in its folder is touched."""
+        if not self.path.exists() or not self.path.stat().st_size:
+            return
+        with contextlib.closing(self._connect_read_only("mode=ro")) as connection:
+            try:
+                self._check(connection, create)
+            except sqlite3.OperationalError:
+                # It cannot be looked at without writing, as after a crash; it is checked again when it is open.
+                return
+
+    def _connect_read_only(self, mode: str) -> sqlite3.Connection:
+        uri = f"{self.path.absolute().as_uri()}?{mode}"
+        return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
     def _connect(self) -> sqlite3.Connection:
         if self.read_only:
-            # A folder that nobody can write to holds a database that does not change; elsewhere others may write.
-            wal = Path(f"{self.path}-wal")
-            settled = not os.access(self.root, os.W_OK) and not (wal.exists() and wal.stat().st_size)
-            mode = "immutable=1" if settled else "mode=ro"
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, check_same_thread=False
-            )
+            self._settled = self._unchanging()
+            connection = self._connect_read_only("mode=ro" if self._settled is None else "immutable=1")
         else:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             # The file is SQLite's from its first page on; FULL makes a COMMIT wait for the disk.
@@ -99,43 +112,63 @@ class Catalog:
 
     def _pragma(self, connection: sqlite3.Connection, pragma: str) -> None:
         try:
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-        except sqlite3.DatabaseError as why:
+            with self._sqlite_errors(writing=False):
+                connection.execute(f"PRAGMA {pragma}").fetchall()
+        except BaseException:
             connection.close()
+            raise
+
+    def _unchanging(self) -> tuple[int, int] | None:
+        """Time and size of a database that may be read without locks, or None.
+
+        It is one in a folder that cannot be written, without a WAL: nobody has it open now. `read` looks again each time.
+        """
+        wal = Path(f"{self.path}-wal")
+        if os.access(self.root, os.W_OK) or (wal.exists() and wal.stat().st_size):
+            return None
+        found = self.path.stat()
+        return found.st_mtime_ns, found.st_size
+
+    def _check(self, connection: sqlite3.Connection, create: bool) -> bool:
+        """Whether this database is a catalog; `NoStore` for another program's, `NewerFormat` for one from the future."""
+        try:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as why:
             raise NoStore(
                 f"{self.path} is not the catalog of a store: {why}",
                 hint="name another folder, or restore a backup",
                 path=str(self.root),
             ) from None
+        if application != APPLICATION_ID:
+            if tables:
+                raise NoStore(f"{self.path} is a database of another program", hint="name another folder", path=str(self.root))
+            if not create:
+                raise NoStore(f"{self.path} is empty: there is no store", hint="el.open(path) makes one", path=str(self.root))
+            return False
+        found = connection.execute("SELECT format FROM log").fetchone()[0]
+        if found > FORMAT:
+            raise NewerFormat(
+                f"the store in {self.root} has format {found}, and this eventlab reads format {FORMAT}",
+                hint="install a newer eventlab: pip install --upgrade eventlab",
+                format=found,
+            )
+        return True
 
     def _prepare(self, create: bool) -> None:
-        """Check whose database this is and of which format; make the tables of a new one."""
-        read = self.write_connection.execute
-        try:
-            application = read("PRAGMA application_id").fetchone()[0]
-            tables = read("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        except sqlite3.DatabaseError as why:
-            raise NoStore(
-                f"{self.path} is not the catalog of a store: {why}", hint="name another folder", path=str(self.root)
-            ) from None
-        if application == APPLICATION_ID:
-            found = read("SELECT format FROM log").fetchone()[0]
-            if found > FORMAT:
-                raise NewerFormat(
-                    f"the store in {self.root} has format {found}, and this eventlab reads format {FORMAT}",
-                    hint="install a newer eventlab: pip install --upgrade eventlab",
-                    format=found,
-                )
+        """Make the tables of a new catalog."""
+        if self._check(self.write_connection, create):
             return
-        if tables or not create:
-            raise NoStore(f"{self.path} is a database of another program", hint="name another folder", path=str(self.root))
+        read = self.write_connection.execute
         read("BEGIN IMMEDIATE")
         for statement in _DDL.split(";\n"):
             if statement.strip():
                 read(statement)
         read(
-            "INSERT INTO log VALUES(1, ?, ?, 0, 0, 0, 0, 0)",
-            (FORMAT, uuid.uuid4().hex),
+            "INSERT INTO log VALUES(1, ?, ?, 0, 0, 0, ?, 0)",
+            (FORMAT, uuid.uuid4().hex, MOMENT_MIN),
         )
         read(f"PRAGMA application_id={APPLICATION_ID}")
         read("COMMIT")
@@ -154,7 +187,7 @@ class Catalog:
                         connection.execute("BEGIN IMMEDIATE")
                         yield connection
                         connection.execute("COMMIT")
-                        self._maybe_checkpoint()
+                    self._maybe_checkpoint()
                 except BaseException:
                     if connection.in_transaction:
                         with contextlib.suppress(sqlite3.Error):
@@ -166,6 +199,8 @@ class Catalog:
         """One short read transaction: everything in it is of one moment."""
         self._refuse_fork()
         with self._read_lock:
+            if self._settled is not None and self._settled != self._unchanging():
+                self._reconnect()
             connection = self._read_connection
             with self._sqlite_errors(writing=False):
                 connection.execute("BEGIN")
@@ -176,10 +211,22 @@ class Catalog:
                         connection.execute("ROLLBACK")
 
     def _maybe_checkpoint(self) -> None:
-        """Move the WAL into the database from time to time, under the lock, so that no writer waits for it by surprise."""
+        """Move the WAL into the database from time to time, under the lock, so that no writer waits for it by surprise.
+
+        What was committed is safe in the WAL, so a checkpoint that fails is no failure of the commit before it.
+        """
         self._commits += 1
         if self._commits % CHECKPOINT_EVERY == 0 and os.stat(f"{self.path}-wal").st_size > CHECKPOINT_BYTES:
-            self.write_connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            try:
+                self.write_connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except sqlite3.Error as why:
+                if "I/O" in str(why):
+                    self._poison = str(why)
+
+    def _reconnect(self) -> None:
+        """Someone who can write changed a database that was read as one that does not change."""
+        self._read_connection.close()
+        self.write_connection = self._read_connection = self._connect()
 
     @contextlib.contextmanager
     def _flock(self) -> Iterator[None]:
@@ -231,9 +278,7 @@ class Catalog:
 
     def _refuse_fork(self) -> None:
         if os.getpid() != self._pid:
-            raise StoreError(
-                "this store was opened before the process forked", hint="open it again in the child, or spawn instead"
-            )
+            raise forked(self.root)
 
     # -- closing
 
@@ -250,6 +295,18 @@ class Catalog:
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file = -1
+
+
+def forked(root: Path) -> StoreError:
+    """The error for a store that came into this process through a fork.
+
+    It cannot be opened again here either: SQLite counts locks per process, and this one inherited counts without the locks.
+    """
+    return StoreError(
+        f"the store in {root} was open when this process was forked from another",
+        hint="start workers with multiprocessing's 'spawn', or fork before the store is opened",
+        path=str(root),
+    )
 
 
 class Names:

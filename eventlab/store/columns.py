@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from eventlab.errors import Damaged
-from eventlab.model.types import WIDE, Leaf
+from eventlab.model.types import WIDE, Leaf, record_parts
 
 ENVELOPE: Final = pa.schema(
     [
@@ -62,7 +62,7 @@ def codec(tag: str) -> Codec:
     if counted is not None:
         arrow, whole = counted
         return Codec(arrow, lambda v: pa.array(v, whole).view(arrow), lambda a: a.view(whole).to_pylist())
-    if tag[0] == "d" and "_" in tag:
+    if tag.startswith("d") and "_" in tag:
         digits, places = map(int, tag[1:].split("_"))
         return _short_decimal(places) if digits == 18 else _long_decimal(places)
     if tag.startswith("l_"):
@@ -70,7 +70,7 @@ def codec(tag: str) -> Codec:
     if tag.startswith("m_"):
         return _map(codec(tag[2:]))
     if tag.startswith("r(") and tag.endswith(")"):
-        return _struct(tuple(_split(tag[2:-1])))
+        return _struct(tuple(record_parts(tag)))
     raise Damaged(f"no column type is called {tag!r}", hint="the store was written by a newer eventlab, or is damaged")
 
 
@@ -110,7 +110,9 @@ def _short_decimal(places: int) -> Codec:
         return pa.Array.from_buffers(arrow, len(low), [validity, pa.py_buffer(words.tobytes())])
 
     def to_stored(array: pa.Array) -> list[int | None]:
-        words = np.frombuffer(array.buffers()[1], np.int64)[2 * array.offset : 2 * (array.offset + len(array))]
+        # A buffer may be padded to any size, and is left out where every value is null.
+        data, end = array.buffers()[1], array.offset + len(array)
+        words = np.frombuffer(data, np.int64, 2 * end)[2 * array.offset :] if data is not None else np.zeros(2 * len(array), np.int64)
         values: list[int | None] = words[::2].tolist()
         if array.null_count:
             return [v if here else None for v, here in zip(values, array.is_valid().to_pylist(), strict=True)]
@@ -202,18 +204,6 @@ def _sliced(array: pa.Array, flat: list[Any]) -> list[list[Any] | None]:
             rows.append(flat[at : at + size])
             at += size
     return rows
-
-
-def _split(text: str) -> Iterable[tuple[str, str]]:
-    """The `name=tag` parts of a struct tag, whose tags may hold commas of their own."""
-    depth, start = 0, 0
-    for i, char in enumerate(text + ","):
-        depth += (char == "(") - (char == ")")
-        if char == "," and depth == 0:
-            if i > start:
-                name, _, tag = text[start:i].partition("=")
-                yield name, tag
-            start = i + 1
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------------

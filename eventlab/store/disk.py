@@ -8,7 +8,9 @@ the bet, and writes again where it lost. **seal** turns the hot rows before the 
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -28,10 +30,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eventlab.errors import Conflict, Damaged, IngestRefused, NoStore, ReadOnly
+from eventlab.errors import Conflict, Damaged, EventlabError, NoStore, ReadOnly
 from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.model.schema import Schema
-from eventlab.model.types import from_us
 from eventlab.store import schemas as registry
 from eventlab.store.base import (
     ALL,
@@ -52,10 +53,10 @@ from eventlab.store.base import (
     rows_to_table,
     unpack,
 )
-from eventlab.store.catalog import Catalog, Names
+from eventlab.store.catalog import Catalog, Names, forked
 from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, payload_columns
 from eventlab.store.files import file_digest, refuse_unsafe_disk, write_durably
-from eventlab.store.rules import recorded, refuse_stale, same_append
+from eventlab.store.rules import late_retry, recorded, refuse_early, refuse_stale, same_append
 from eventlab.store.segment import Segment, Written, tables, write_segment
 
 SEAL_ROWS: Final = 250_000
@@ -80,12 +81,11 @@ class DiskStore:
         self._catalog = Catalog(root, read_only=read_only, create=create)
         self._tenants, self._categories = Names("tenant"), Names("category")
         self._schemas: dict[tuple[str, int], Schema] = {}
-        self._uses: set[tuple[int, int, str, int]] = set()
         self._segments: dict[int, Segment] = {}
         self._cut_lock = threading.RLock()
         self._hot = _Hot()
         self._last_cut: DiskCut | None = None
-        self.users = 1
+        self.users, self.pid = 1, os.getpid()
         with self._catalog.read() as connection:
             self.store_id = str(connection.execute("SELECT store_id FROM log").fetchone()[0])
 
@@ -99,13 +99,14 @@ class DiskStore:
         ids = tuple(uuid.UUID(bytes=draft.event_id) for draft in drafts)
         try:
             with self._catalog.write() as connection:
-                if repeats and (earlier := _earlier(connection, drafts)):
-                    return Appended(earlier[0], ids=ids, versions=earlier[1], repeated=True)
                 tenant_id = self._tenants.ensure(connection, tenant)
+                if repeats and (earlier := _earlier(connection, tenant_id, drafts)):
+                    return Appended(earlier[0], ids=ids, versions=earlier[1], repeated=True)
                 heads = _heads(connection, tenant_id, [*expected, *(draft.stream for draft in drafts)])
                 for stream, version in expected.items():
                     refuse_stale(stream, version, heads.get(stream, 0), ())
-                self._register(connection, tenant_id, drafts)
+                uses = dict.fromkeys((draft.stream.partition("-")[0], draft.schema) for draft in drafts)
+                known = self._register(connection, tenant_id, uses)
                 head, last = connection.execute("SELECT head, recorded_at FROM log").fetchone()
                 recorded_at = max(self._now() if now is None else now, last)
                 rows = []
@@ -115,12 +116,18 @@ class DiskStore:
                 _insert(connection, tenant_id, rows, blobs, [draft.content for draft in drafts])
                 connection.execute("UPDATE log SET head = ?, recorded_at = ?", (head + len(rows), recorded_at))
         except Conflict as conflict:
-            if repeats and (late := self._late_retry(drafts, tenant, conflict)):
+            cut = self.cut()
+
+            def rows_after(stream: str, version: int) -> list[Row]:
+                return [row for batch in cut.stream(stream, tenant=tenant, after_version=version) for row in batch.rows()]
+
+            if repeats and (late := late_retry(drafts, expected, rows_after, cut.schemas)):
                 return late
-            since = self.cut().stream(conflict.stream, tenant=tenant, after_version=conflict.expected)
+            since = cut.stream(conflict.stream, tenant=tenant, after_version=conflict.expected)
             types = [name for batch in since for name in batch.envelope.type]
             refuse_stale(conflict.stream, conflict.expected, conflict.actual, types)
             raise
+        self._schemas = known
         return Appended(tuple(row.position for row in rows), ids=ids, versions=tuple(row.version for row in rows))
 
     def _late_retry(self, drafts: Sequence[Draft], tenant: str, conflict: Conflict) -> Appended | None:
@@ -137,53 +144,61 @@ class DiskStore:
         ids = tuple(uuid.UUID(bytes=event_id) for event_id in mine)
         return Appended(tuple(p for _, p, _ in found), ids=ids, versions=tuple(v for _, _, v in found), repeated=True)
 
-    def _register(self, connection: sqlite3.Connection, tenant_id: int, drafts: Iterable[Draft]) -> None:
-        """Record types, and which category uses them, that the catalog does not know yet."""
-        for category, schema in {(draft.stream.partition("-")[0], draft.schema.key): draft.schema for draft in drafts}.items():
-            self._register_use(connection, tenant_id, category[0], schema)
+    def _register(
+        self, connection: sqlite3.Connection, tenant_id: int, uses: Collection[tuple[str, Schema]]
+    ) -> dict[tuple[str, int], Schema]:
+        """Record types, and which category uses them, where the catalog does not know it yet.
 
-    def _register_use(self, connection: sqlite3.Connection, tenant_id: int, category: str, schema: Schema) -> None:
-        known = self._schemas.get(schema.key)
-        if known is None:
-            self._schemas = _load_schemas(connection)
-            for new in registry.unknown([schema], self._schemas):
-                connection.execute(
-                    "INSERT INTO schema VALUES(?, ?, ?, ?)", (new.name, new.version, new.fingerprint, new.to_json())
-                )
-        elif known is not schema:
-            registry.unknown([schema], self._schemas)
-        use = (tenant_id, self._categories.ensure(connection, category), *schema.key)
-        if use not in self._uses:
-            connection.execute("INSERT OR IGNORE INTO type_use VALUES(?, ?, ?, ?)", use)
+        Gives what the catalog knows then; it holds once this transaction is committed, and not before.
+        """
+        schemas = [schema for _, schema in uses]
+        known = self._schemas
+        if any(schema.key not in known for schema in schemas):
+            known = _load_schemas(connection)
+        new = registry.unknown(schemas, known)
+        connection.executemany(
+            "INSERT INTO schema VALUES(?, ?, ?, ?)", [(s.name, s.version, s.fingerprint, s.to_json()) for s in new]
+        )
+        connection.executemany(
+            "INSERT OR IGNORE INTO type_use VALUES(?, ?, ?, ?)",
+            [(tenant_id, self._categories.ensure(connection, category), *schema.key) for category, schema in uses],
+        )
+        return {**known, **{schema.key: schema for schema in new}} if new else known
 
     # -- ingest
 
     def ingest(self, chunk: Chunk, *, tenant: str, now: int | None = None) -> ChunkState:
         """Write a chunk as segments and register it, all or nothing; a chunk that is there stays as it is."""
         for bet in range(INGEST_BETS + 1):
+            reserved: _Reserved | None = None
             placed: _Placed | None = None
             try:
                 if bet < INGEST_BETS:
                     with self._catalog.write() as connection:
+                        if done := self._chunk_state(connection, chunk, tenant):
+                            return done
                         reserved = self._reserve_chunk(connection, chunk, tenant)
                     with self._catalog.read() as connection:
                         placed = self._place(connection, chunk, tenant, reserved, now)
                 with self._catalog.write() as connection:
-                    done = _chunk_states(connection, self._tenants.ensure(connection, tenant), chunk.source).get(chunk.number)
+                    done = self._chunk_state(connection, chunk, tenant)
                     head = connection.execute("SELECT head FROM log").fetchone()[0]
-                    if done is None and (placed is None or placed.base == head):
+                    if done is None and placed is None:
                         # The last try writes the files inside the transaction: slower for others, but it cannot lose.
-                        if placed is None:
-                            placed = self._place(connection, chunk, tenant, self._reserve_chunk(connection, chunk, tenant), now)
+                        reserved = self._reserve_chunk(connection, chunk, tenant)
+                        placed = self._place(connection, chunk, tenant, reserved, now)
+                    if done is None and placed is not None and placed.base == head:
                         return self._commit_chunk(connection, chunk, tenant, placed)
-                    _forget(connection, placed)
-                _discard(placed)
-                if done is not None:
-                    return done
             except BaseException:
-                _discard(placed)
+                self._abandon(reserved.paths if reserved is not None else ())
                 raise
+            self._abandon(reserved.paths if reserved is not None else ())
+            if done is not None:
+                return done
         raise AssertionError("the last try commits or raises")
+
+    def _chunk_state(self, connection: sqlite3.Connection, chunk: Chunk, tenant: str) -> ChunkState | None:
+        return _chunk_states(connection, self._tenants.ensure(connection, tenant), chunk.source).get(chunk.number)
 
     def _reserve_chunk(self, connection: sqlite3.Connection, chunk: Chunk, tenant: str) -> _Reserved:
         base, last = connection.execute("SELECT head, recorded_at FROM log").fetchone()
@@ -202,12 +217,26 @@ class DiskStore:
             name = f"{first:019d}-{last:019d}-{secrets.token_hex(4)}.parquet"
             path = self.root.joinpath("segments", str(tenant_id), str(category_id), "l0", name)
             cursor = connection.execute(
-                "INSERT INTO segment(path, tenant, category, level, run_first, run_last, rows, bytes, digest, columns, min_recorded, "
-                "max_recorded, state, lease) VALUES(?, ?, ?, 0, ?, ?, 0, 0, '', '[]', 0, 0, 'pending', ?)",
+                "INSERT INTO segment(path, tenant, category, level, run_first, run_last, rows, bytes, digest, columns, "
+                "min_recorded, max_recorded, state, lease) VALUES(?, ?, ?, 0, ?, ?, 0, 0, '', '[]', 0, 0, 'pending', ?)",
                 (str(path.relative_to(self.root)), tenant_id, category_id, first, last, lease),
             )
             reserved[tenant_id, category] = (int(cursor.lastrowid or 0), path)
         return reserved
+
+    def _abandon(self, paths: Iterable[Path]) -> None:
+        """Delete files that did not become part of the log, and their pending rows.
+
+        The catalog is asked first: an error, or Ctrl-C, may come when the COMMIT is already done. Whatever cannot be done
+        now, on a full disk, is left over and harmless; `verify` lists it.
+        """
+        for path in paths:
+            with contextlib.suppress(EventlabError, sqlite3.Error, OSError), self._catalog.write() as connection:
+                name = str(path.relative_to(self.root))
+                if connection.execute("SELECT 1 FROM segment WHERE path = ? AND state != 'pending'", (name,)).fetchone():
+                    continue
+                path.unlink(missing_ok=True)
+                connection.execute("DELETE FROM segment WHERE path = ?", (name,))
 
     def _place(self, connection: sqlite3.Connection, chunk: Chunk, tenant: str, reserved: _Reserved, now: int | None) -> _Placed:
         """Give the rows of a chunk their places after the head of now, and write them as segment files."""
@@ -217,12 +246,7 @@ class DiskStore:
             table = chunk.tables[category]
             if chunk.imported:
                 first = pc.min(table.column("recorded_at").combine_chunks().view(pa.int64())).as_py()
-                if first < reserved.recorded_at:
-                    raise IngestRefused(
-                        f"imported history of {chunk.source!r} begins at {_iso(first)}, before the store's last record at "
-                        f"{_iso(reserved.recorded_at)}",
-                        hint="import history before live events, or into a store of its own, or leave recorded_at out",
-                    )
+                refuse_early(chunk.source, first, reserved.recorded_at)
             placed, of_streams = _with_places(table, reserved.base, tenant, recorded_at, connection, tenant_id)
             files.append(_File.of(number, write_segment(path, placed), placed))
             heads.append(of_streams)
@@ -230,10 +254,16 @@ class DiskStore:
 
     def _commit_chunk(self, connection: sqlite3.Connection, chunk: Chunk, tenant: str, placed: _Placed) -> ChunkState:
         tenant_id = self._tenants.ensure(connection, tenant)
-        for schema in chunk.schemas:
-            for category, table in chunk.tables.items():
-                if pc.any(_is_type(table, schema)).as_py():
-                    self._register_use(connection, tenant_id, category, schema)
+        self._register(
+            connection,
+            tenant_id,
+            [
+                (category, schema)
+                for schema in chunk.schemas
+                for category, table in chunk.tables.items()
+                if pc.any(_is_type(table, schema)).as_py()
+            ],
+        )
         first, last = placed.base + 1, placed.base + chunk.rows
         for heads in placed.heads:
             connection.executemany(
@@ -293,21 +323,23 @@ class DiskStore:
             parts = self._hot_rows(connection, first, last)
             schemas = _load_schemas(connection)
             numbers = {name: self._tenants.get(connection, name) or 0 for name, _ in parts}
-        files = []
-        for (tenant, category), rows in parts.items():
-            number, path = reserved[numbers[tenant], category]
-            table = rows_to_table(rows, schemas)
-            files.append(_File.of(number, write_segment(path, table), table))
-        placed = _Placed(first - 1, tuple(files), ())
-        with self._catalog.write() as connection:
-            sealed = connection.execute("SELECT sealed FROM log").fetchone()[0]
-            won = sealed == first - 1 and sum(file.rows for file in files) == last - first + 1
-            if won:
-                _publish(connection, files)
-            else:
-                _forget(connection, placed)
+        paths = [path for _, path in reserved.values()]
+        try:
+            files = []
+            for (tenant, category), rows in parts.items():
+                number, path = reserved[numbers[tenant], category]
+                table = rows_to_table(rows, schemas)
+                files.append(_File.of(number, write_segment(path, table), table))
+            with self._catalog.write() as connection:
+                sealed = connection.execute("SELECT sealed FROM log").fetchone()[0]
+                won = sealed == first - 1 and sum(file.rows for file in files) == last - first + 1
+                if won:
+                    _publish(connection, files)
+        except BaseException:
+            self._abandon(paths)
+            raise
         if not won:
-            _discard(placed)
+            self._abandon(paths)
         return last - first + 1 if won else 0
 
     def _trim(self) -> None:
@@ -369,28 +401,22 @@ class DiskStore:
             ).fetchone()
             return None if row is None else (row[0], row[1], row[2])
 
-    def hot_stream(self, tenant: str, stream: str, after_version: int, until: int) -> list[Row]:
-        """The hot rows of one stream, by index."""
+    def hot_stream(self, tenant: str, stream: str, after_version: int, until: int) -> tuple[list[Row], int]:
+        """The hot rows of one stream, by index; and the generation: rows that were hot in an earlier one may be trimmed."""
         with self._catalog.read() as connection:
             tenant_id = self._tenants.get(connection, tenant)
             rows = connection.execute(
-                f"SELECT {_EVENT_COLUMNS} FROM event WHERE tenant = ? AND stream = ? AND version > ? AND position <= ? ORDER BY version",
+                f"SELECT {_EVENT_COLUMNS} FROM event WHERE tenant = ? AND stream = ? AND version > ? AND position <= ? "
+                "ORDER BY version",
                 (tenant_id, stream, after_version, until),
             ).fetchall()
-            return [self._row(connection, raw) for raw in rows]
+            generation = int(connection.execute("SELECT generation FROM log").fetchone()[0])
+            return [self._row(connection, raw) for raw in rows], generation
 
     def last_recorded(self) -> int:
-        """When the last event was recorded, in microseconds since 1970; 0 when there is none."""
+        """When the last event was recorded, in microseconds since 1970; the earliest moment there is when there is none."""
         with self._catalog.read() as connection:
             return int(connection.execute("SELECT recorded_at FROM log").fetchone()[0])
-
-    def hot_position_at(self, recorded_us: int, low: int, high: int) -> int:
-        """The last hot position of `low`…`high` recorded at or before a moment; `low` - 1 when there is none."""
-        with self._catalog.read() as connection:
-            row = connection.execute(
-                "SELECT max(position) FROM event WHERE position BETWEEN ? AND ? AND recorded_at <= ?", (low, high, recorded_us)
-            ).fetchone()
-            return low - 1 if row[0] is None else int(row[0])
 
     def _live(self, connection: sqlite3.Connection) -> tuple[Segment, ...]:
         rows = connection.execute(
@@ -425,27 +451,28 @@ class DiskStore:
 
     def _row(self, connection: sqlite3.Connection, raw: Sequence[Any]) -> Row:
         position, tenant, *middle, tags, commit, payload = raw
-        return Row(
-            position,
-            self._tenants.name(connection, tenant),
-            *middle,
-            tuple(json.loads(tags)) if tags else (),
-            commit,
-            tuple(unpack(payload)),
-        )
+        said = (tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(payload)))
+        values: list[Any] = [position, self._tenants.name(connection, tenant), *middle, *said]
+        return Row(*values)
 
     # -- read models
 
     def read_models(self, tenant: str) -> dict[str, ReadModelBase]:
-        """The bases of read models, by name."""
-        with self._catalog.read() as connection:
-            rows = connection.execute(
-                "SELECT name, fingerprint, position, path, rows, bytes, digest FROM read_model WHERE tenant = ?", (tenant,)
-            ).fetchall()
-        return {
-            name: ReadModelBase(name, tenant, fingerprint, position, count, size, _reader(self.root / path, digest))
-            for name, fingerprint, position, path, count, size, digest in rows
-        }
+        """The bases of read models, by name; one whose file was deleted is none, for it can be made again."""
+        found: dict[str, ReadModelBase] = {}
+        # Twice: a file that is not there may have been swapped after its name was read.
+        for _ in range(2):
+            with self._catalog.read() as connection:
+                rows = connection.execute(
+                    "SELECT name, fingerprint, position, path, rows, bytes, digest FROM read_model WHERE tenant = ?", (tenant,)
+                ).fetchall()
+            for name, fingerprint, position, path, count, size, digest in rows:
+                with contextlib.suppress(FileNotFoundError):
+                    read = _reader(self.root / path, digest)
+                    found[name] = ReadModelBase(name, tenant, fingerprint, position, count, size, read)
+            if len(found) == len(rows):
+                break
+        return found
 
     def save_read_model(self, name: str, tenant: str, fingerprint: str, position: int, table: pa.Table) -> ReadModelBase:
         """Write a new base beside the old one, swap it in with its checkpoint in one transaction, then delete the old."""
@@ -462,11 +489,16 @@ class DiskStore:
                     (tenant, name, fingerprint, position, str(path.relative_to(self.root)), len(table), size, digest),
                 )
         except BaseException:
-            path.unlink(missing_ok=True)
+            # As in `_abandon`: the error may come when the COMMIT is already done.
+            with contextlib.suppress(EventlabError, sqlite3.Error, OSError), self._catalog.read() as connection:
+                named = "SELECT 1 FROM read_model WHERE path = ?"
+                if connection.execute(named, (str(path.relative_to(self.root)),)).fetchone() is None:
+                    path.unlink(missing_ok=True)
             raise
+        read = _reader(path, digest)
         if old is not None:
             (self.root / old[0]).unlink(missing_ok=True)
-        return ReadModelBase(name, tenant, fingerprint, position, len(table), size, _reader(path, digest))
+        return ReadModelBase(name, tenant, fingerprint, position, len(table), size, read)
 
     # -- the rest
 
@@ -543,38 +575,55 @@ class DiskCut:
                     yield Batch(tuple(parts), self.schemas)
 
     def stream(self, stream: str, *, tenant: str, after_version: int = 0, until: int | None = None) -> Iterator[Batch]:
-        """One stream: its sealed events from the row groups between its first and last position, then the hot ones."""
+        """One stream: its hot events by index, and sealed ones from the runs that lie where versions are missing."""
         until = self.head if until is None else min(until, self.head)
         head = self.store.stream_head(tenant, stream)
         if head is None or head[1] > until or head[0] <= after_version:
             return
         _, first, last = head
-        rows = self.store.hot_stream(tenant, stream, after_version, until)
-        if not rows or rows[0].version > after_version + 1:
-            # Versions below the first hot one are sealed. Read the stream's name first, the rest of the rows that match.
-            sealed_until = min(until, last, rows[0].position - 1 if rows else last)
-            category = stream.partition("-")[0]
-            for segment in self.segments:
-                if (
-                    (segment.tenant, segment.category) == (tenant, category)
-                    and segment.first <= sealed_until
-                    and segment.last >= first
-                ):
-                    table = _stream_rows(segment, stream, first - 1, sealed_until)
-                    table = table.filter(pc.greater(table.column("version"), after_version))
-                    if len(table):
-                        yield Batch((table,), self.schemas)
-        if rows:
-            yield Batch((rows_to_table(rows, self.schemas),), self.schemas)
+        rows, generation = self.store.hot_stream(tenant, stream, after_version, until)
+        positions = [row.position for row in rows]
+        seen, at = after_version, 0
+        for low, high, piece in self._pieces if len(rows) < head[0] - after_version else ():
+            if high < first or low > min(until, last):
+                continue
+            end = bisect.bisect_left(positions, low, at)
+            if end < len(rows) and rows[end].version == seen + 1 + end - at:
+                continue
+            if end > at:
+                yield Batch((rows_to_table(rows[at:end], self.schemas),), self.schemas)
+                seen, at = rows[end - 1].version, end
+            table = self._stream_rows(piece, stream, tenant, seen, until, moved=generation != self.generation)
+            if len(table):
+                yield Batch((table,), self.schemas)
+                seen = table.column("version")[-1].as_py()
+                at = bisect.bisect_right(positions, table.column("position")[-1].as_py(), at)
+        if rows[at:]:
+            yield Batch((rows_to_table(rows[at:], self.schemas),), self.schemas)
+
+    def _stream_rows(
+        self, piece: list[Segment] | _HotPart, stream: str, tenant: str, after_version: int, until: int, *, moved: bool
+    ) -> pa.Table:
+        """The rows of one stream in one piece of the log that come after a version."""
+        key = (tenant, stream.partition("-")[0])
+        if isinstance(piece, _HotPart):
+            # While nothing was sealed since this cut, its hot rows are still those of the index.
+            table = piece.tables.get(key) if moved else None
+            table = None if table is None else table.filter(pc.equal(table.column("stream"), stream))
+        else:
+            segment = next((s for s in piece if (s.tenant, s.category) == key), None)
+            table = None if segment is None else _rows_of_stream(segment, stream, until)
+        if table is None:
+            return ENVELOPE.empty_table()
+        table = _clip(table, 0, until)
+        return table.filter(pc.greater(table.column("version"), after_version))
 
     def position_at(self, recorded_us: int) -> int:
-        """The end of the last commit recorded at or before a moment; `recorded_at` never goes back, so pieces are in its order."""
+        """The end of the last commit recorded at or before a moment; pieces are in order of time too, for it never goes back."""
         found = 0
-        for first, last, piece in self._pieces:
+        for _, last, piece in self._pieces:
             if isinstance(piece, _HotPart):
-                here = (
-                    self.store.hot_position_at(recorded_us, first, last) if not piece.tables else piece.position_at(recorded_us)
-                )
+                here = piece.position_at(recorded_us)
                 if here < last:
                     return max(found, here)
                 found = last
@@ -677,6 +726,10 @@ class _Reserved:
     tenant_id: int
     files: dict[tuple[int, str], tuple[int, Path]]
 
+    @property
+    def paths(self) -> list[Path]:
+        return [path for _, path in self.files.values()]
+
 
 @dataclass(frozen=True)
 class _File:
@@ -707,22 +760,12 @@ def _publish(connection: sqlite3.Connection, files: Iterable[_File]) -> None:
     """Pending segments become live: from this COMMIT on readers see them."""
     for file in files:
         connection.execute(
-            "UPDATE segment SET rows = ?, bytes = ?, digest = ?, columns = ?, min_recorded = ?, max_recorded = ?, state = 'live', "
-            "lease = 0 WHERE id = ?",
+            "UPDATE segment SET rows = ?, bytes = ?, digest = ?, columns = ?, min_recorded = ?, max_recorded = ?, "
+            "state = 'live', lease = 0 WHERE id = ?",
             (file.rows, file.written.bytes, file.written.digest, json.dumps(file.columns), *file.recorded_us, file.number),
         )
     connection.execute("UPDATE log SET generation = generation + 1")
     _advance_sealed(connection)
-
-
-def _forget(connection: sqlite3.Connection, placed: _Placed | None) -> None:
-    """Take back the pending rows of files that lost their bet."""
-    connection.executemany("DELETE FROM segment WHERE id = ?", [(file.number,) for file in placed.files] if placed else [])
-
-
-def _discard(placed: _Placed | None) -> None:
-    for file in placed.files if placed is not None else ():
-        file.written.path.unlink(missing_ok=True)
 
 
 def _with_places(
@@ -785,11 +828,11 @@ def _heads(connection: sqlite3.Connection, tenant_id: int, streams: Iterable[str
     return found
 
 
-def _earlier(connection: sqlite3.Connection, drafts: Sequence[Draft]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    rows = [
-        connection.execute("SELECT position, content, version FROM event_key WHERE event_id = ?", (draft.event_id,)).fetchone()
-        for draft in drafts
-    ]
+def _earlier(
+    connection: sqlite3.Connection, tenant_id: int, drafts: Sequence[Draft]
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    find = "SELECT position, content, version FROM event_key WHERE tenant = ? AND event_id = ?"
+    rows = [connection.execute(find, (tenant_id, draft.event_id)).fetchone() for draft in drafts]
     positions = same_append(drafts, [None if row is None else (row[0], row[1]) for row in rows])
     return None if positions is None else (positions, tuple(row[2] for row in rows))
 
@@ -809,8 +852,8 @@ def _insert(
         ],
     )  # fmt: skip
     connection.executemany(
-        "INSERT INTO event_key VALUES(?, ?, ?, ?)",
-        [(row.event_id, row.position, row.version, content) for row, content in zip(rows, contents, strict=True)],
+        "INSERT INTO event_key VALUES(?, ?, ?, ?, ?)",
+        [(tenant_id, row.event_id, row.position, row.version, content) for row, content in zip(rows, contents, strict=True)],
     )
     heads: dict[str, tuple[int, int, int]] = {}
     for row in rows:
@@ -844,16 +887,14 @@ def _clip(table: pa.Table, after: int, until: int) -> pa.Table:
     return table if (low, high) == (0, len(positions)) else table.slice(low, max(0, high - low))
 
 
-def _stream_rows(segment: Segment, stream: str, after: int, until: int) -> pa.Table:
+def _rows_of_stream(segment: Segment, stream: str, until: int) -> pa.Table | None:
     """The rows of one stream in a segment: look at the names first, then read only the row groups that have it."""
     parts = []
-    for group in segment.groups(after, until):
+    for group in segment.groups(0, until):
         mask = pc.equal(segment.file.read_row_group(group, columns=["stream"], use_threads=False).column(0), stream)
         if pc.any(mask).as_py():
             parts.append(segment.read([group], ENVELOPE_NAMES, None).filter(mask))
-    if not parts:
-        return pa.table([pa.array([], f.type) for f in ENVELOPE], names=list(ENVELOPE_NAMES))
-    return _clip(pa.concat_tables(parts), after, until)
+    return pa.concat_tables(parts) if parts else None
 
 
 def _segment_position_at(segment: Segment, recorded_us: int) -> int:
@@ -867,16 +908,15 @@ def _segment_position_at(segment: Segment, recorded_us: int) -> int:
 
 
 def _reader(path: Path, digest: str) -> Callable[[], pa.Table]:
+    """Reads a base whose file is open from now on: a swap that deletes its name does not take it away."""
+    buffer = pa.memory_map(str(path)).read_buffer()
+
     def read() -> pa.Table:
-        if file_digest(path) != digest:
+        if hashlib.sha256(buffer).hexdigest() != digest:
             raise Damaged(f"the read model {path} is not what was written", hint="delete it or rebuild: eventlab rebuild")
-        return pq.read_table(path)
+        return pq.read_table(pa.BufferReader(buffer))
 
     return read
-
-
-def _iso(us: int) -> str:
-    return from_us(us).isoformat().replace("+00:00", "Z")
 
 
 # -- opening ---------------------------------------------------------------------------------------------------------------
@@ -898,6 +938,13 @@ def open_store(
     with _OPEN_LOCK:
         store = _OPEN.get(str(root))
         if store is not None:
+            if store.pid != os.getpid():
+                raise forked(root)
+            if store.read_only and not read_only and os.access(root, os.W_OK):
+                raise ReadOnly(
+                    f"the store in {root} is open in this process for reading only",
+                    hint="close it first, or open it for writing from the start",
+                )
             store.users += 1
             return store
         exists = _look(root, create and not read_only)

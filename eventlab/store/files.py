@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,14 +88,15 @@ def file_system(path: Path, mounts: str | None = None) -> str | None:
         if not sys.platform.startswith("linux"):
             return None
         try:
-            mounts = Path("/proc/self/mountinfo").read_text()
+            mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
         except OSError:
             return None
     target = str(path.resolve())
     best, kind = -1, None
     for line in mounts.splitlines():
         left, _, right = line.partition(" - ")
-        point = left.split()[4].encode().decode("unicode_escape")
+        # The kernel writes a space as \040; everything else, such as a letter with an accent, stands for itself.
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), left.split()[4])
         inside = target == point or target.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= best:
             best, kind = len(point), right.split()[0]

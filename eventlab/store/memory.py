@@ -5,6 +5,7 @@ Obvious code over a list of rows. Every other store gives the same answers; the 
 
 from __future__ import annotations
 
+import functools
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from eventlab.errors import Conflict
 from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.model.schema import Schema
+from eventlab.model.types import MOMENT_MIN
 from eventlab.store import schemas as registry
 from eventlab.store.base import (
     Appended,
@@ -31,7 +34,7 @@ from eventlab.store.base import (
     rows_to_table,
 )
 from eventlab.store.columns import ENVELOPE_NAMES, payload_columns, stored_column
-from eventlab.store.rules import recorded, refuse_stale, same_append
+from eventlab.store.rules import late_retry, recorded, refuse_early, refuse_stale, same_append
 
 
 class MemoryStore:
@@ -43,7 +46,7 @@ class MemoryStore:
         self._now = now
         self._lock = threading.RLock()
         self._rows: list[Row] = []
-        self._by_id: dict[bytes, tuple[int, bytes]] = {}
+        self._by_id: dict[tuple[str, bytes], tuple[int, bytes]] = {}
         self._versions: dict[tuple[str, str], int] = {}
         self._schemas: dict[tuple[str, int], Schema] = {}
         self._chunks: dict[tuple[str, str], dict[int, ChunkState]] = {}
@@ -54,10 +57,17 @@ class MemoryStore:
     ) -> Appended:
         """Append all drafts or none; see `store.base.Store`."""
         with self._lock:
-            if repeats and (earlier := self._earlier(drafts)):
+            if repeats and (earlier := self._earlier(drafts, tenant)):
                 return earlier
-            for stream, version in expected.items():
-                refuse_stale(stream, version, self._versions.get((tenant, stream), 0), self._types_after(tenant, stream, version))
+            try:
+                for stream, version in expected.items():
+                    types = [row.type for row in self._rows_after(tenant, stream, version)]
+                    refuse_stale(stream, version, self._versions.get((tenant, stream), 0), types)
+            except Conflict:
+                after = functools.partial(self._rows_after, tenant)
+                if repeats and (late := late_retry(drafts, expected, after, self._schemas)):
+                    return late
+                raise
             self._register([draft.schema for draft in drafts])
             recorded_at = max(self._now() if now is None else now, self.last_recorded())
             first = len(self._rows) + 1
@@ -65,7 +75,7 @@ class MemoryStore:
             for position, draft in enumerate(drafts, first):
                 version = self._versions[tenant, draft.stream] = self._versions.get((tenant, draft.stream), 0) + 1
                 rows.append(recorded(draft, position, version, tenant, recorded_at, first))
-                self._by_id[draft.event_id] = (position, draft.content)
+                self._by_id[tenant, draft.event_id] = (position, draft.content)
             self._rows.extend(rows)
             return Appended(tuple(r.position for r in rows), tuple(_ids(drafts)), tuple(r.version for r in rows))
 
@@ -84,13 +94,19 @@ class MemoryStore:
             done = self._chunks.setdefault((tenant, chunk.source), {})
             if chunk.number in done:
                 return done[chunk.number]
-            self._register(chunk.schemas)
+            schemas = {schema.key: schema for schema in chunk.schemas}
+            drafts = sorted(_drafts(chunk, schemas), key=lambda row: row[0])
+            if chunk.imported:
+                refuse_early(chunk.source, min(at for _, _, at in drafts if at is not None), self.last_recorded())
+            occurring = {draft.schema.key for _, draft, _ in drafts}
+            self._register([schema for schema in chunk.schemas if schema.key in occurring])
             first = len(self._rows) + 1
             recorded_at = max(self._now() if now is None else now, self.last_recorded())
-            for offset, draft, imported_at in sorted(_drafts(chunk, self._schemas), key=lambda row: row[0]):
+            for offset, draft, imported_at in drafts:
                 position = first + offset
                 version = self._versions[tenant, draft.stream] = self._versions.get((tenant, draft.stream), 0) + 1
-                self._rows.append(recorded(draft, position, version, tenant, imported_at or recorded_at, position))
+                at = recorded_at if imported_at is None else imported_at
+                self._rows.append(recorded(draft, position, version, tenant, at, position))
             done[chunk.number] = ChunkState(chunk.rows, first, len(self._rows), chunk.digest)
             return done[chunk.number]
 
@@ -99,8 +115,8 @@ class MemoryStore:
         return dict(self._chunks.get((tenant, source), {}))
 
     def last_recorded(self) -> int:
-        """When the last event was recorded, in microseconds since 1970; 0 when there is none."""
-        return self._rows[-1].recorded_at if self._rows else 0
+        """When the last event was recorded, in microseconds since 1970; the earliest moment there is when there is none."""
+        return self._rows[-1].recorded_at if self._rows else MOMENT_MIN
 
     def seal(self) -> int:
         """Nothing to seal in memory."""
@@ -122,16 +138,16 @@ class MemoryStore:
     def _register(self, schemas: Sequence[Schema]) -> None:
         self._schemas.update({schema.key: schema for schema in registry.unknown(schemas, self._schemas)})
 
-    def _earlier(self, drafts: Sequence[Draft]) -> Appended | None:
-        found = [self._by_id.get(draft.event_id) for draft in drafts]
+    def _earlier(self, drafts: Sequence[Draft], tenant: str) -> Appended | None:
+        found = [self._by_id.get((tenant, draft.event_id)) for draft in drafts]
         positions = same_append(drafts, found)
         if positions is None:
             return None
         versions = tuple(self._rows[p - 1].version for p in positions)
         return Appended(positions, tuple(_ids(drafts)), versions, repeated=True)
 
-    def _types_after(self, tenant: str, stream: str, version: int) -> list[str]:
-        return [r.type for r in self._rows if (r.tenant, r.stream) == (tenant, stream) and r.version > version]
+    def _rows_after(self, tenant: str, stream: str, version: int) -> list[Row]:
+        return [r for r in self._rows if (r.tenant, r.stream) == (tenant, stream) and r.version > version]
 
 
 @dataclass(frozen=True)

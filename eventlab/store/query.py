@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any, Final
 
 import duckdb
@@ -23,15 +25,24 @@ import pyarrow as pa
 from eventlab.errors import QueryRefused
 from eventlab.model.names import snake
 from eventlab.model.schema import Schema
-from eventlab.model.types import Leaf
+from eventlab.model.types import Leaf, record_parts
 from eventlab.store.base import Cut, SourceGroup, Tenant
-from eventlab.store.columns import ENVELOPE, codec
+from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, codec
 
-#: Gives the table of the model that `state.<name>` stands for, or None when no model has that name.
-StateTable = Callable[[str], pa.Table | None]
+#: SQL for a part of a value, made from SQL for that part.
+Change = Callable[[str], str]
+#: Gives the table of the model that `state.<name>` stands for, at a position of a cut; None when no model has that name.
+StateTable = Callable[[str, Cut, int], pa.Table | None]
 
-_STATE: Final = re.compile(r"""\bstate\s*\.\s*("?)(\w+)\1""", re.IGNORECASE)
+# A name inside a string is found too, and costs no more than a table that nobody asked for.
+_STATE: Final = re.compile(r"""\bstate"?\s*\.\s*"?(\w+)""", re.IGNORECASE)
+_CONFIG: Final = {
+    "python_enable_replacements": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 _READS: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+_READS_HINT: Final = "SELECT, WITH, FROM, VALUES, DESCRIBE, SUMMARIZE or EXPLAIN"
 _ENVELOPE_SHOWN: Final = {
     "_position": "position",
     "_stream": "stream",
@@ -59,12 +70,13 @@ class SqlConnection:
         self._state = state
         self._made: set[str] = set()
         self._lock = threading.RLock()
-        self._connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+        self._connection = duckdb.connect(":memory:", config=_CONFIG)
         self._run("SET TimeZone = 'UTC'")
         self._run("SET enable_progress_bar = false")
         self._run("CREATE SCHEMA events")
         self._run("CREATE SCHEMA types")
         self._run("CREATE SCHEMA state")
+        self._run("CREATE SCHEMA _hot")
         self._create_views()
         # From here on nothing can be configured: no other file, no network, no extension, no way back.
         paths = ", ".join(_text(path) for group in cut.sources(tenant) for path in group.paths)
@@ -112,7 +124,7 @@ class SqlConnection:
         """A cursor in a read-only transaction that sees these frames and the state tables that the query names."""
         with self._lock:
             _refuse_other_statements(self._connection, sql)
-            for _, name in _STATE.findall(sql):
+            for name in _STATE.findall(sql):
                 self._make_state(name.lower())
             cursor = self._connection.cursor()
             for name, frame in frames.items():
@@ -125,7 +137,7 @@ class SqlConnection:
     def _make_state(self, name: str) -> None:
         if name in self._made:
             return
-        table = self._state(name)
+        table = self._state(name, self._cut, self._until)
         if table is None:
             return
         self._connection.register("_incoming", table)
@@ -137,29 +149,31 @@ class SqlConnection:
         self._made.add(name)
 
     def _create_views(self) -> None:
-        groups = self._cut.sources(self._tenant)
-        scans = [(group, self._scan(group, f"_hot_{i}")) for i, group in enumerate(groups)]
-        self._view("events", "log", [f"SELECT {_envelope()} FROM {scan}" for _, scan in scans] or [_empty(_envelope())])
-        for category in sorted({group.category for group in groups}):
-            mine = [(group, scan) for group, scan in scans if group.category == category]
+        scans = [self._scan(group, i) for i, group in enumerate(self._cut.sources(self._tenant))]
+        self._view("events", "log", [f"SELECT {_envelope()} FROM {scan.text}" for scan in scans] or [_empty(_envelope())])
+        categories = {scan.group.category for scan in scans}
+        for category in sorted(categories):
+            name = category
+            while name == "log" or (name != category and name in categories):
+                name = "category_log" if name == "log" else f"{name}_"
             schemas = [self._cut.schemas[key] for key in sorted(self._types_in(category))]
-            name = category if category != "log" else "category_log"
-            leaves = _distinct_leaves([leaf for schema in schemas for leaf in schema.leaves])
-            self._view("events", name, [self._select(scan, group.columns, leaves) for group, scan in mine])
-        latest: dict[str, Schema] = {}
+            shown = shown_names(schemas)
+            self._view("events", name, [self._select(s, shown, schemas) for s in scans if s.group.category == category])
+        by_name: dict[str, list[Schema]] = {}
         for schema in self._cut.schemas.values():
-            latest[schema.name] = max(schema, latest.get(schema.name, schema), key=lambda s: s.version)
-        for schema in self._cut.schemas.values():
-            mine = [(g, scan) for g, scan in scans if any(k[0] == schema.name for k in self._types_in(g.category, g.tenant))]
-            raw = f"type = {_text(schema.name)} AND schema_version = {schema.version}"
-            self._view("types", f"{snake(schema.name)}_v{schema.version}", self._type_selects(mine, schema, raw))
-            if latest[schema.name] is schema:
-                self._view("types", snake(schema.name), self._type_selects(mine, schema, f"type = {_text(schema.name)}"))
+            by_name.setdefault(schema.name, []).append(schema)
+        for name, versions in by_name.items():
+            mine = [s for s in scans if any(key[0] == name for key in self._types_in(s.group.category, s.group.tenant))]
+            for schema in versions:
+                raw = f"type = {_text(name)} AND schema_version = {schema.version}"
+                self._view("types", f"{snake(name)}_v{schema.version}", self._type_selects(mine, schema, [schema], raw))
+            latest = max(versions, key=lambda schema: schema.version)
+            self._view("types", snake(name), self._type_selects(mine, latest, versions, f"type = {_text(name)}"))
 
-    def _type_selects(self, scans: Sequence[tuple[SourceGroup, str]], schema: Schema, where: str) -> list[str]:
-        leaves = {leaf: leaf.path for leaf in schema.leaves}
-        selects = [self._select(scan, group.columns, leaves) + f" AND {where}" for group, scan in scans]
-        return selects or [_empty(", ".join([_envelope(), *_fields(leaves, ())]))]
+    def _type_selects(self, scans: Sequence[_Scan], schema: Schema, versions: Sequence[Schema], where: str) -> list[str]:
+        shown = {leaf: leaf.path for leaf in schema.leaves}
+        selects = [self._select(scan, shown, versions) + f" AND {where}" for scan in scans]
+        return selects or [_empty(", ".join([_envelope(), *_fields(shown, versions, {})]))]
 
     def _types_in(self, category: str, tenant: str | None = None) -> set[tuple[str, int]]:
         return {
@@ -169,20 +183,23 @@ class SqlConnection:
             for key in keys
         }
 
-    def _scan(self, group: SourceGroup, name: str) -> str:
+    def _scan(self, group: SourceGroup, number: int) -> _Scan:
         """The rows of a group: files by their exact names, or a hot table copied in."""
+        names = dict(zip((*ENVELOPE_NAMES, *group.columns), _told_apart((*ENVELOPE_NAMES, *group.columns)), strict=True))
+        # DuckDB takes `SKU:s` and `sku:s` for one name: where a group has both, its columns are named by their places.
+        given = "" if all(map(str.__eq__, names, names.values())) else f" AS _rows({', '.join(map(_name, names.values()))})"
         if group.table is None:
-            return f"read_parquet([{', '.join(map(_text, group.paths))}])"
+            return _Scan(group, f"read_parquet([{', '.join(map(_text, group.paths))}]){given}", names)
         self._connection.register("_incoming", group.table)
         try:
-            self._run(f"CREATE TABLE {name} AS SELECT * FROM _incoming")
+            self._run(f"CREATE TABLE _hot.rows_{number} AS SELECT * FROM _incoming{given} WHERE position <= {self._until}")
         finally:
             self._connection.unregister("_incoming")
-        return name
+        return _Scan(group, f"_hot.rows_{number}", names)
 
-    def _select(self, scan: str, columns: Sequence[str], leaves: Mapping[Leaf, str]) -> str:
-        picked = ", ".join([_envelope(), *_fields(leaves, columns)])
-        return f"SELECT {picked} FROM {scan} WHERE position <= {self._until}"
+    def _select(self, scan: _Scan, shown: Mapping[Leaf, str], schemas: Sequence[Schema]) -> str:
+        picked = ", ".join([_envelope(), *_fields(shown, schemas, scan.names)])
+        return f"SELECT {picked} FROM {scan.text} WHERE position <= {self._until}"
 
     def _view(self, schema: str, name: str, selects: Sequence[str]) -> None:
         if schema == "events" and name == "log":
@@ -193,6 +210,15 @@ class SqlConnection:
         self._connection.execute(sql)
 
 
+@dataclass(frozen=True)
+class _Scan:
+    """A group as a FROM clause, and the names of its columns there."""
+
+    group: SourceGroup
+    text: str
+    names: Mapping[str, str]
+
+
 def _refuse_other_statements(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     try:
         statements = connection.extract_statements(sql)
@@ -200,11 +226,17 @@ def _refuse_other_statements(connection: duckdb.DuckDBPyConnection, sql: str) ->
         raise QueryRefused(f"the query does not parse: {_first_line(why)}", hint=_after_first(why)) from None
     if len(statements) != 1:
         raise QueryRefused(f"a query is one statement, and this text holds {len(statements)}", hint="ask one question a call")
-    if statements[0].type not in _READS:
-        kind = statements[0].type.name
+    try:
+        kind = statements[0].type
+    except ValueError:  # a kind of statement that DuckDB parses and its Python module has no name for: UPDATE EXTENSIONS
+        raise QueryRefused("this connection only reads, and this statement does not", hint=_READS_HINT) from None
+    if kind == duckdb.StatementType.MULTI:
         raise QueryRefused(
-            f"this connection only reads, and {kind} does not", hint="SELECT, WITH, FROM, VALUES, DESCRIBE, SUMMARIZE or EXPLAIN"
+            "this connection cannot PIVOT by values that it has to look up first",
+            hint="name them: PIVOT … ON status IN ('draft', 'placed') USING …",
         )
+    if kind not in _READS:
+        raise QueryRefused(f"this connection only reads, and {kind.name} does not", hint=_READS_HINT)
 
 
 def _relation(
@@ -241,27 +273,82 @@ def _after_first(why: duckdb.Error) -> str:
 
 def _frame(relation: duckdb.DuckDBPyRelation) -> pl.DataFrame:
     """A relation as Polars: sums of integers as Int64 where they fit, intervals as durations, moments in UTC."""
-    kinds = [str(kind) for kind in relation.types]
-    names = relation.columns
+    kinds, names = relation.types, relation.columns
+    for name, kind in zip(names, kinds, strict=True):
+        if alien := _alien(kind):
+            raise QueryRefused(
+                f"column {name!r} is {kind}, and a frame cannot hold {alien}", hint="lab.relation(…) stays in DuckDB"
+            )
     try:
-        if any(kind == "INTERVAL" for kind in kinds):
-            picked = [
-                f"epoch_us({_name(n)}) AS {_name(n)}" if k == "INTERVAL" else _name(n) for n, k in zip(names, kinds, strict=True)
-            ]
-            relation = relation.project(", ".join(picked))
+        if any(map(_has_interval, kinds)):
+            # By place, for two columns may have one name.
+            picked = (_microseconds(f"#{i}", kind) for i, kind in enumerate(kinds, 1))
+            relation = relation.project(", ".join(f"{p} AS {_name(n)}" for p, n in zip(picked, names, strict=True)))
         frame = relation.pl()
     except duckdb.Error as why:
         raise _refused(why) from None
+    except pl.exceptions.PolarsError as why:
+        raise QueryRefused(f"a frame cannot hold the result: {why}", hint="lab.relation(…) stays in DuckDB") from None
     found = []
     for name, kind in zip(frame.columns, kinds, strict=True):
-        if kind == "INTERVAL":
-            found.append(pl.col(name).cast(pl.Duration("us")))
-        elif kind == "HUGEINT" and frame[name].cast(pl.Int64, strict=False).null_count() == frame[name].null_count():
+        if kind.id == "hugeint" and frame[name].cast(pl.Int64, strict=False).null_count() == frame[name].null_count():
             found.append(pl.col(name).cast(pl.Int64))
-        elif kind == "TIMESTAMP WITH TIME ZONE":
-            found.append(pl.col(name).dt.convert_time_zone("UTC"))
+        elif (dtype := _frame_type(kind, frame.schema[name])) != frame.schema[name]:
+            found.append(pl.col(name).cast(dtype))
     shown: pl.DataFrame = frame.with_columns(found)
     return shown
+
+
+def _parts(kind: Any) -> list[tuple[str, Any]]:
+    """The types inside a nested DuckDB type, by name."""
+    if kind.id not in ("list", "array", "struct", "map", "union"):
+        return []
+    return [(name, part) for name, part in kind.children if isinstance(part, type(kind))]
+
+
+def _has_interval(kind: Any) -> bool:
+    return kind.id == "interval" or any(_has_interval(part) for _, part in _parts(kind))
+
+
+def _alien(kind: Any) -> str:
+    """What in a DuckDB type a frame has no type for; "" for nothing."""
+    if kind.id == "union":
+        return "UNION"
+    unnamed = kind.id == "array" or (kind.id == "struct" and not all(name for name, _ in _parts(kind)))
+    if (unnamed and _has_interval(kind)) or (kind.id == "map" and _has_interval(kind.children[0][1])):
+        return f"an INTERVAL inside {kind.id.upper()}"
+    return next((alien for _, part in _parts(kind) if (alien := _alien(part))), "")
+
+
+def _microseconds(value: str, kind: Any, depth: int = 0) -> str:
+    """A value with its intervals as microseconds, wherever they stand in it."""
+    if kind.id == "interval":
+        return f"epoch_us({value})"
+    if not _has_interval(kind):
+        return value
+    parts = dict(_parts(kind))
+    if kind.id == "list":
+        return _of_list(value, lambda item: _microseconds(item, parts["child"], depth + 1), depth)
+    if kind.id == "map":
+        return _of_map(value, lambda item: _microseconds(item, parts["value"], depth + 1), depth)
+    return _of_struct(value, {name: lambda item, of=of: _microseconds(item, of, depth) for name, of in parts.items()})
+
+
+def _frame_type(kind: Any, dtype: Any) -> Any:
+    """A Polars type with durations where DuckDB had intervals and its moments in UTC; DuckDB calls the zone Etc/UTC."""
+    if kind.id == "interval":
+        return pl.Duration("us")
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        return pl.Datetime(dtype.time_unit, "UTC")
+    parts = dict(_parts(kind))
+    if isinstance(dtype, pl.List):
+        return pl.List(_frame_type(parts["child"], dtype.inner))
+    if isinstance(dtype, pl.Map):
+        return pl.Map(dtype.key, _frame_type(parts["value"], dtype.value))
+    if isinstance(dtype, pl.Struct):
+        inner = zip(parts.values(), dtype.fields, strict=True)
+        return pl.Struct([pl.Field(field.name, _frame_type(part, field.dtype)) for part, field in inner])
+    return dtype
 
 
 # -- SQL text: values and identifiers are quoted here and nowhere else ----------------------------------------------------
@@ -285,55 +372,136 @@ def _empty(columns: str) -> str:
     return f"SELECT {columns} FROM (SELECT {typed}) WHERE false AND position <= 0"
 
 
-def _distinct_leaves(leaves: Sequence[Leaf]) -> dict[Leaf, str]:
-    """Leaves of several types and the names they go by: plain, or with the tag where one name has two types."""
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """The same names, with a number where a name differs from an earlier one in case alone."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name.casefold()] += 1
+        number = seen[name.casefold()]
+        found.append(name if number == 1 else f"{name}#{number}")
+    return found
+
+
+def shown_names(schemas: Sequence[Schema]) -> dict[Leaf, str]:
+    """The columns that show the fields of several types side by side: one name, one type.
+
+    Fields of one name and type share a column, and so do names that differ in case alone, which SQL cannot tell apart.
+    Where a name has several types each column says its own: `amount_i64`, `amount_s`.
+    """
+    leaves = dict.fromkeys(leaf for schema in schemas for leaf in schema.leaves)
+    spelled: dict[tuple[str, str], str] = {}
+    paths = {leaf: _spelled(leaf.path, spelled) for leaf in leaves}
+    structs = {path[:at] for path in paths.values() for at, char in enumerate(path) if char == "."}
     tags: dict[str, set[str]] = {}
-    for leaf in leaves:
-        tags.setdefault(leaf.path, set()).add(leaf.tag)
-    return {leaf: leaf.path if len(tags[leaf.path]) == 1 else f"{leaf.path}_{leaf.tag}" for leaf in dict.fromkeys(leaves)}
+    for leaf, path in paths.items():
+        if leaf.tag != "p":
+            tags.setdefault(path, set()).add(leaf.tag)
+    plain = {path for path, of in tags.items() if len(of) == 1 and path not in structs}
+    shown = {}
+    for leaf, path in paths.items():
+        name = path
+        if leaf.tag != "p" and path not in plain:
+            name = f"{path}_{leaf.tag}"
+            while name in plain or name in structs:
+                name += "_"
+        shown[leaf] = name
+    return shown
 
 
-def _fields(leaves: Mapping[Leaf, str], columns: Sequence[str]) -> list[str]:
-    """Select items for payload leaves, in order; the leaves of a nested dataclass become one struct."""
-    items: dict[str, Any] = {}
-    present: dict[str, str] = {}
-    for leaf, shown in leaves.items():
-        expression = _leaf(leaf, leaf.column in columns)
+def _spelled(path: str, spelled: dict[tuple[str, str], str]) -> str:
+    """A path as it was first spelled."""
+    found = ""
+    for part in path.split("."):
+        found = f"{found}.{spelled.setdefault((found, part.casefold()), part)}".removeprefix(".")
+    return found
+
+
+def _fields(shown: Mapping[Leaf, str], schemas: Sequence[Schema], names: Mapping[str, str]) -> list[str]:
+    """Select items for payload leaves, in order; the leaves of a nested dataclass become one struct.
+
+    `names` are the columns that are there; the rows are of these `schemas`.
+    """
+    found: dict[str, Any] = {}
+    for leaf, name in shown.items():
+        *outer, last = name.split(".")
         if leaf.tag == "p":
-            present[leaf.path] = expression
-            items.setdefault(leaf.path, {})
-            continue
-        *outer, last = shown.split(".")
-        place = items
+            outer.append(last)
+        place = found
         for part in outer:
             place = place.setdefault(part, {})
-        place[last] = expression
-    return [f"{_packed(item, name, present)} AS {_name(name)}" for name, item in items.items()]
+        if leaf.tag != "p":
+            place.setdefault(last, []).append(_leaf(leaf, names))
+    return [f"{_packed(item, name, shown, schemas, names)} AS {_name(name)}" for name, item in found.items()]
 
 
-def _packed(item: Any, path: str, present: Mapping[str, str]) -> str:
-    if not isinstance(item, dict):
-        return str(item)
-    parts = ", ".join(f"{_name(name)} := {_packed(inner, f'{path}.{name}', present)}" for name, inner in item.items())
-    packed = f"struct_pack({parts})" if parts else "NULL"
-    return f"CASE WHEN {present[path]} THEN {packed} END" if path in present else packed
+def _packed(
+    item: Any, path: str, shown: Mapping[Leaf, str], schemas: Sequence[Schema], names: Mapping[str, str]
+) -> str:
+    if isinstance(item, list):
+        return item[0] if len(item) == 1 else f"coalesce({', '.join(item)})"
+    parts = [f"{_name(name)} := {_packed(of, f'{path}.{name}', shown, schemas, names)}" for name, of in item.items()]
+    packed = f"struct_pack({', '.join(parts)})"
+    present = _present(path, shown, schemas, names)
+    return f"CASE WHEN {present} THEN {packed} END" if present else packed
 
 
-def _leaf(leaf: Leaf, here: bool) -> str:
-    if not here:
-        kind = "BOOLEAN" if leaf.tag == "p" else _shown_type(leaf.tag)
-        return f"CAST(NULL AS {kind})"
-    return _read(_name(leaf.column), leaf.tag)
+def _present(path: str, shown: Mapping[Leaf, str], schemas: Sequence[Schema], names: Mapping[str, str]) -> str:
+    """When a row has the nested dataclass at `path`: its presence column says so, or its type does; "" for always."""
+    outer = path.rpartition(".")[0]
+    columns: dict[str, None] = {}
+    always = []
+    rows = [schema for schema in schemas if not outer or _holds(schema, outer, shown)]
+    for schema in rows:
+        marks = [leaf for leaf in schema.leaves if leaf.tag == "p" and shown.get(leaf) == path]
+        if marks:
+            columns |= dict.fromkeys(_leaf(leaf, names) for leaf in marks)
+        elif _holds(schema, path, shown):
+            always.append(f"(type = {_text(schema.name)} AND schema_version = {schema.version})")
+    return "" if len(always) == len(rows) else " OR ".join([*columns, *always])
 
 
-def _read(column: str, tag: str) -> str:
+def _holds(schema: Schema, path: str, shown: Mapping[Leaf, str]) -> bool:
+    return any(shown.get(leaf, "").startswith(f"{path}.") for leaf in schema.leaves)
+
+
+def _leaf(leaf: Leaf, names: Mapping[str, str]) -> str:
+    if leaf.column not in names:
+        return f"CAST(NULL AS {_shown_type(leaf.tag)})"
+    return _read(_name(names[leaf.column]), leaf.tag)
+
+
+def _read(value: str, tag: str, depth: int = 0) -> str:
+    """A stored value as SQL shows it: durations, UUIDs and JSON in types of their own, wherever they stand in it."""
     if tag == "td":
-        return f"to_microseconds({column})"
+        return f"to_microseconds({value})"
     if tag == "uuid":
-        return f"lower(hex({column}))::UUID"
+        return f"lower(hex({value}))::UUID"
     if tag == "json":
-        return f"{column}::JSON"
-    return column
+        return f"{value}::JSON"
+    if _shown_type(tag) == _duck(codec(tag).arrow):
+        return value
+    if tag.startswith("l_"):
+        return _of_list(value, lambda item: _read(item, tag[2:], depth + 1), depth)
+    if tag.startswith("m_"):
+        return _of_map(value, lambda item: _read(item, tag[2:], depth + 1), depth)
+    return _of_struct(value, {name: lambda item, of=of: _read(item, of, depth) for name, of in record_parts(tag)})
+
+
+def _of_list(value: str, change: Change, depth: int) -> str:
+    item = f"_item{depth}"
+    return f"list_transform({value}, lambda {item}: {change(item)})"
+
+
+def _of_map(value: str, change: Change, depth: int) -> str:
+    pair = f"_item{depth}"
+    changed = f"struct_pack(key := {pair}.key, value := {change(f'{pair}.value')})"
+    return f"map_from_entries(list_transform(map_entries({value}), lambda {pair}: {changed}))"
+
+
+def _of_struct(value: str, changes: Mapping[str, Change]) -> str:
+    parts = (f"{_name(name)} := {change(f'struct_extract({value}, {_text(name)})')}" for name, change in changes.items())
+    return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(parts)}) END"
 
 
 def _shown(column: str, tag: str) -> str:
@@ -346,6 +514,13 @@ def _tag_of(table: pa.Table, i: int) -> str:
 
 
 def _shown_type(tag: str) -> str:
+    """The DuckDB type that SQL shows a tag in."""
+    if tag.startswith("l_"):
+        return f"{_shown_type(tag[2:])}[]"
+    if tag.startswith("m_"):
+        return f"MAP(VARCHAR, {_shown_type(tag[2:])})"
+    if tag.startswith("r("):
+        return f"STRUCT({', '.join(f'{_name(name)} {_shown_type(of)}' for name, of in record_parts(tag))})"
     return {"td": "INTERVAL", "uuid": "UUID", "json": "JSON"}.get(tag) or _duck(codec(tag).arrow)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from eventlab.errors import Conflict, DuplicateEvent
-from eventlab.store.base import Draft, Row
+from eventlab.errors import Conflict, DuplicateEvent, IngestRefused
+from eventlab.model.schema import Schema
+from eventlab.model.types import from_us
+from eventlab.store.base import Appended, Draft, Row, content_digest, pack
 
 
 def recorded(draft: Draft, position: int, version: int, tenant: str, recorded_at: int, commit: int) -> Row:
@@ -33,6 +35,47 @@ def refuse_stale(stream: str, expected: int, actual: int, types: Sequence[str]) 
         expected=expected,
         actual=actual,
     )
+
+
+def refuse_early(source: str, first: int, last: int) -> None:
+    """`IngestRefused` for imported history that begins before the store's last record: `recorded_at` never goes back."""
+    if first < last:
+        raise IngestRefused(
+            f"imported history of {source!r} begins at {_iso(first)}, before the store's last record at {_iso(last)}",
+            hint="import history before live events, or into a store of its own, or leave recorded_at out",
+        )
+
+
+def _iso(us: int) -> str:
+    return from_us(us).isoformat().replace("+00:00", "Z")
+
+
+def late_retry(
+    drafts: Sequence[Draft],
+    expected: Mapping[str, int],
+    rows_after: Callable[[str, int], Sequence[Row]],
+    schemas: Mapping[tuple[str, int], Schema],
+) -> Appended | None:
+    """What an append did the first time, when the events after the expected versions carry exactly its ids.
+
+    So a success that is repeated late is known for what it is, however long ago the store forgot the ids.
+    """
+    streams: dict[str, list[bytes]] = {}
+    for draft in drafts:
+        streams.setdefault(draft.stream, []).append(draft.event_id)
+    if not streams.keys() <= expected.keys():
+        return None
+    found: dict[bytes, Row] = {}
+    for stream, ids in streams.items():
+        rows = rows_after(stream, expected[stream])[: len(ids)]
+        if [row.event_id for row in rows] != ids:
+            return None
+        found |= {row.event_id: row for row in rows}
+    rows = [found[draft.event_id] for draft in drafts]
+    contents = [content_digest(row.stream, schemas[row.type, row.schema_version], pack(row.payload)) for row in rows]
+    positions = same_append(drafts, [(row.position, content) for row, content in zip(rows, contents, strict=True)])
+    ids_of = tuple(uuid.UUID(bytes=draft.event_id) for draft in drafts)
+    return Appended(positions or (), ids_of, tuple(row.version for row in rows), repeated=True)
 
 
 def same_append(drafts: Sequence[Draft], found: Sequence[tuple[int, bytes] | None]) -> tuple[int, ...] | None:

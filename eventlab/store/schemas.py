@@ -20,7 +20,8 @@ def unknown(schemas: Iterable[Schema], known: Known) -> list[Schema]:
             new[schema.key] = schema
         elif stored is not schema and stored.fingerprint != schema.fingerprint:
             raise SchemaConflict(
-                f"{schema.name} version {schema.version} differs from what is stored under that name: {stored.difference(schema)}",
+                f"{schema.name} version {schema.version} differs from what is stored under that name: "
+                f"{stored.difference(schema)}",
                 hint=f"a change of fields is @el.event(version={schema.version + 1}); another type needs another name=",
                 type=schema.name,
                 version=schema.version,

@@ -86,7 +86,8 @@ class Segment:
             raise Damaged(f"segment {self.path} is missing", hint="restore it from a backup", path=str(self.path)) from None
         if digest != self.digest:
             raise Damaged(
-                f"segment {self.path} is not what was written: its digest is {digest[:12]}…, the catalog says {self.digest[:12]}…",
+                f"segment {self.path} is not what was written: its digest is {digest[:12]}…, "
+                f"the catalog says {self.digest[:12]}…",
                 hint="restore the file from a backup; its events are unreadable until then",
                 path=str(self.path),
             )
@@ -131,7 +132,8 @@ def describe(path: Path) -> str:
     out = io.StringIO()
     file = pq.ParquetFile(path)
     print(
-        f"{path.name}: {file.metadata.num_rows:,} events, {file.metadata.num_row_groups} row groups, {os.stat(path).st_size:,} bytes",
+        f"{path.name}: {file.metadata.num_rows:,} events, {file.metadata.num_row_groups} row groups, "
+        f"{os.stat(path).st_size:,} bytes",
         file=out,
     )
     sizes: dict[str, int] = {}

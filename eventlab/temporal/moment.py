@@ -6,10 +6,11 @@ import datetime as dt
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from eventlab.errors import InvalidValue, UnknownStream
+from eventlab.errors import InvalidValue, UnknownStream, Unsupported
 from eventlab.model.models import model_of
+from eventlab.model.names import split_stream
 from eventlab.model.types import EPOCH, MICROSECOND
-from eventlab.store.base import Cut, Tenant
+from eventlab.store.base import Cut
 from eventlab.temporal.reader import Reader
 
 Time = str | dt.datetime
@@ -63,7 +64,7 @@ def resolve(of: Reader, time: Time | None, position: int | None, version: Any, t
     if time is not None:
         when = instant(time, tz)
         return Moment(of, cut, cut.position_at((when - EPOCH) // MICROSECOND), f"recorded {shown(when)}")
-    return Moment(of, cut, _position_of(cut, of._tenant, version), f"version {version[2]} of {version[1]}")
+    return Moment(of, cut, _position_of(cut, of._one_tenant("at(version=…)"), version), f"version {version[2]} of {version[1]}")
 
 
 def instant(time: Time, tz: str | None = None) -> dt.datetime:
@@ -84,9 +85,12 @@ def instant(time: Time, tz: str | None = None) -> dt.datetime:
             raise InvalidValue(f"{time.isoformat()} has no time zone", hint="end it with Z for UTC, or say tz='America/New_York'")
         try:
             time = time.replace(tzinfo=ZoneInfo(tz))
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # the last for a folder of zones: America
             raise InvalidValue(f"{tz!r} is not a time zone", hint="an IANA name such as Europe/Berlin") from None
-    return time.astimezone(dt.UTC)
+    try:
+        return time.astimezone(dt.UTC)
+    except OverflowError:
+        raise InvalidValue(f"{time.isoformat()} lies in UTC outside the years 1 to 9999") from None
 
 
 def shown(when: dt.datetime) -> str:
@@ -94,17 +98,22 @@ def shown(when: dt.datetime) -> str:
     return when.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
 
 
-def _position_of(cut: Cut, tenant: Tenant, version: Any) -> int:
-
+def _position_of(cut: Cut, tenant: str, version: Any) -> int:
     try:
         cls, name, number = version
     except (TypeError, ValueError):
         raise InvalidValue(f"version={version!r} is not (Model, id, number)") from None
-    stream = f"{model_of(cls).category}-{name}"
+    category = model_of(cls).category
+    if category is None:
+        raise Unsupported(f"{cls.__name__} is a projection, and only an aggregate has versions", hint="lab.at(position=…)")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise InvalidValue(f"{number!r} is not a version", hint="a whole number from 0 (before the first event)")
+    stream = f"{category}-{name}"
+    split_stream(stream)
     if number == 0:
         return 0
     last = 0
-    for batch in cut.stream(stream, tenant=str(tenant)):
+    for batch in cut.stream(stream, tenant=tenant):
         for at, position in zip(batch.envelope.version, batch.envelope.position, strict=True):
             last = at
             if at == number:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
 import duckdb
 import polars as pl
 import pyarrow as pa
 
-from eventlab.errors import SchemaConflict, UnknownType, Unsupported
-from eventlab.model.events import event_class
+from eventlab.errors import QueryRefused, SchemaConflict, UnknownType, Unsupported
+from eventlab.model.events import EVENTS, event_class
 from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.model.meta import Recorded, current_context
 from eventlab.model.models import MODELS, Model, model_of
 from eventlab.model.names import check_plain, split_stream
+from eventlab.model.schema import Schema
 from eventlab.model.types import Leaf
 from eventlab.projections.read_models import Engine, base_of, check_engine, current_table, tenant_key
 from eventlab.replay.rows import fold
 from eventlab.replay.tables import columns_of, frame_of, shown, uuid_text
 from eventlab.store.base import Batch, Cut, ReadModelBase, Store, Tenant
-from eventlab.store.columns import ENVELOPE_NAMES
-from eventlab.store.query import SqlConnection
+from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, codec
+from eventlab.store.query import SqlConnection, shown_names
 
 M = TypeVar("M")
 
@@ -74,7 +76,8 @@ class Events:
     """The events that a read picked: iterate over them, or take them as Arrow, Polars or a DuckDB relation."""
 
     def __init__(self, reader: Reader, cut: Cut, filter: Filter, after: int, until: int, limit: int | None) -> None:
-        self._reader, self._cut = reader, cut
+        # The tenant is that of the call: these events may be fetched outside its context.
+        self._reader, self._cut, self._tenant = reader, cut, reader._tenant
         self.filter, self.after, self.until, self.limit = filter, after, until, limit
 
     def __repr__(self) -> str:
@@ -83,8 +86,13 @@ class Events:
 
     def batches(self) -> Iterator[Batch]:
         """The events as batches of Arrow tables, a bounded number at a time."""
+        return self._batches(ENVELOPE_NAMES, None)
+
+    def _batches(self, envelope: Sequence[str], types: Collection[str] | None) -> Iterator[Batch]:
         left = self.limit
-        for batch in self._cut.batches(self.filter, tenant=self._reader._tenant, after=self.after, until=self.until):
+        for batch in self._cut.batches(
+            self.filter, tenant=self._tenant, after=self.after, until=self.until, envelope=envelope, types=types
+        ):
             if left is None:
                 yield batch
                 continue
@@ -100,46 +108,58 @@ class Events:
             yield from batch.recorded(self._reader._class_of)
 
     def __len__(self) -> int:
-        return sum(map(len, self.batches()))
+        # Counted without their payload.
+        return sum(map(len, self._batches(("position",), ())))
 
     def list(self) -> list[Recorded]:
         """All of them, in memory."""
         return list(self)
 
     def arrow(self) -> pa.Table:
-        """Envelope and payload in their stored columns (`quantity:i64`), in position order."""
+        """Envelope and payload in their stored columns (`quantity:i64`), in position order.
+
+        The payload columns are those of the types that the filter names, or else of the types that were picked.
+        """
         tables = [pa.concat_tables(batch.tables, promote_options="default").sort_by("position") for batch in self.batches()]
-        if tables:
-            return pa.concat_tables(tables, promote_options="default").combine_chunks()
-        return pa.table({name: [] for name in ENVELOPE_NAMES})
+        table = pa.concat_tables([ENVELOPE.empty_table(), *tables], promote_options="default").combine_chunks()
+        columns = dict.fromkeys(column for schema in self._schemas(table) for column in schema.columns)
+        for column in columns.keys() - set(table.column_names):
+            table = table.append_column(column, pa.nulls(len(table), codec(Leaf.parse(column).tag).arrow))
+        return table.select([*ENVELOPE_NAMES, *columns])
 
     def frame(self) -> pl.DataFrame:
         """Envelope columns with an underscore, then the payload fields by their plain names."""
         table = self.arrow()
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
-        payload = [Leaf.parse(name) for name in table.column_names if ":" in name]
-        names: dict[str, list[str]] = {}
-        for leaf in payload:
-            names.setdefault(leaf.path, []).append(leaf.tag)
-        frame = frame.with_columns(*shown({leaf.column: leaf.tag for leaf in payload}))
-        ids = [uuid_text(name) for name in ("event_id", "correlation_id", "causation_id") if frame.schema[name] == pl.Binary]
+        leaves = {leaf: name for leaf, name in shown_names(self._schemas(table)).items() if leaf.tag != "p"}
+        frame = frame.with_columns(*shown({leaf.column: leaf.tag for leaf in leaves}))
+        ids = [uuid_text(pl.col(name)).alias(name) for name in ("event_id", "correlation_id", "causation_id")]
         frame = frame.with_columns(*ids)
         stream = pl.col("stream").str.split_exact("-", 1)
         category, id_ = stream.struct.field("field_0"), pl.col("stream").str.replace(r"^[^-]*-", "")
         envelope = [pl.col(name).alias(f"_{name}") for name in ENVELOPE_NAMES if name != "commit"]
         envelope[2:2] = [category.alias("_category"), id_.alias("_id")]
-        plain = [
-            pl.col(leaf.column).alias(leaf.path if len(names[leaf.path]) == 1 else f"{leaf.path}_{leaf.tag}")
-            for leaf in payload
-            if leaf.tag != "p"
-        ]
-        return frame.select(*envelope, *plain)
+        columns: dict[str, list[str]] = {}
+        for leaf, name in leaves.items():
+            columns.setdefault(name, []).append(leaf.column)
+        return frame.select(*envelope, *(pl.coalesce(of).alias(name) for name, of in columns.items()))
+
+    def _schemas(self, table: pa.Table) -> list[Schema]:
+        """The schemas of the types that the filter names, or else of those in the table."""
+        named = [clause.types for clause in self.filter.clauses]
+        if None not in named:
+            names = frozenset().union(*(types for types in named if types is not None))
+            return [schema for key, schema in sorted(self._cut.schemas.items()) if key[0] in names]
+        here = table.select(["type", "schema_version"]).group_by(["type", "schema_version"]).aggregate([])
+        keys = sorted(zip(here.column("type").to_pylist(), here.column("schema_version").to_pylist(), strict=True))
+        return [self._cut.schemas[key] for key in keys]
 
     def relation(self) -> duckdb.DuckDBPyRelation:
         """The frame's columns as a DuckDB relation on a connection of its own."""
-        table = self.frame().to_arrow()
-        return duckdb.connect().from_arrow(table)
+        connection = duckdb.connect()
+        connection.execute("SET TimeZone = 'UTC'")
+        return connection.from_arrow(self.frame().to_arrow())
 
 
 class Reader:
@@ -182,6 +202,7 @@ class Reader:
                 f"{filter!r} is no filter", hint='el.events(ItemAdded) & el.tag(customer="c9"), or el.stream("order-7")'
             )
         cut, end = self._at()
+        _refuse_unknown(filter, cut)
         return Events(self, cut, filter, after, end if until is None else min(until, end), limit)
 
     # -- states
@@ -210,7 +231,8 @@ class Reader:
         """Every row of a model, folded: key, the state's fields, `_version`, `_position`; sorted by key."""
         of = self._model(model)
         check_engine(engine)
-        return frame_of(self._table(of, use_base=engine == "auto"), columns_of(of, self._tenant))
+        table = self._table(of, *self._at(), use_base=engine == "auto")
+        return frame_of(table, columns_of(of, self._tenant))
 
     # -- SQL
 
@@ -252,8 +274,7 @@ class Reader:
         bound = self._bound.get(name)
         return event_class(name, (bound,) if bound is not None and not vars(bound)["__eventlab_type__"].stale else ())
 
-    def _table(self, model: Model, *, use_base: bool = True) -> pa.Table:
-        cut, until = self._at()
+    def _table(self, model: Model, cut: Cut, until: int, *, use_base: bool = True) -> pa.Table:
         base = self._tables.best(model, self._tenant, until, base_of(model, self._store, self._tenant)) if use_base else None
         start = base.position if base is not None else 0
         bar = self._progress(f"fold {model.name}", until - start)
@@ -280,16 +301,16 @@ class Reader:
                 self._sql[1].close()
                 self._sql = None
 
-    def _state_table(self, name: str) -> pa.Table | None:
+    def _state_table(self, name: str, cut: Cut, until: int) -> pa.Table | None:
         named = [m for m in MODELS.all() if m.name == name]
         if len(named) > 1:
             places = ", ".join(m.reference for m in named)
             raise UnknownType(f"state.{name} could be any of {places}", hint="give one of them name=…, or use lab.table(Model)")
         if named:
-            return self._table(self._model(named[0].cls))
+            return self._table(self._model(named[0].cls), cut, until)
         # No class here: the base as it was last built, with its checkpoint in `_position`.
         base = self._store.read_models(tenant_key(self._tenant)).get(name)
-        return base.table() if base is not None and base.position <= self.head else None
+        return base.table() if base is not None and base.position <= until else None
 
     def _one_tenant(self, verb: str) -> str:
         if not isinstance(self._tenant, str):
@@ -336,9 +357,23 @@ class Tables:
             self._kept = [*others[-self.KEEP + 1 :], base]
 
 
+def _refuse_unknown(filter: Filter, cut: Cut) -> None:
+    """`UnknownType` for a name that is neither stored nor defined here: a typing error would pick nothing, silently."""
+    stored = {name for name, _ in cut.schemas}
+    for name in sorted({name for clause in filter.clauses for name in clause.types or ()} - stored):
+        if not EVENTS.named(name):
+            near = get_close_matches(name, stored, n=3)
+            known = (
+                f"did you mean {' or '.join(near)}?"
+                if near
+                else f"the store has {', '.join(sorted(stored)[:12]) or 'no events yet'}"
+            )
+            raise UnknownType(f"no event type is called {name!r}", hint=known, type=name)
+
+
 def _arguments(parameters: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Values for the query, and the frames among them."""
-    frames = {name: _arrow(value) for name, value in named.items() if _is_frame(value)}
+    frames = {name: _arrow(name, value) for name, value in named.items() if _is_frame(value)}
     values = {name: value for name, value in named.items() if name not in frames}
     return (values or parameters or None), frames
 
@@ -347,10 +382,15 @@ def _is_frame(value: Any) -> bool:
     return isinstance(value, (pl.DataFrame, pl.LazyFrame, pa.Table)) or hasattr(value, "__arrow_c_stream__")
 
 
-def _arrow(value: Any) -> Any:
+def _arrow(name: str, value: Any) -> Any:
     if isinstance(value, pl.LazyFrame):
         value = value.collect()
-    return value.to_arrow() if isinstance(value, pl.DataFrame) else pa.table(value)
+    try:
+        return value.to_arrow() if isinstance(value, pl.DataFrame) else pa.table(value)
+    except (pa.ArrowException, TypeError, ValueError) as why:
+        raise QueryRefused(
+            f"{name} is a {type(value).__name__}, which is no frame: {why}", hint=f"{name}=values.to_frame(), or a list"
+        ) from None
 
 
 def _engines() -> tuple[str, ...]:

@@ -177,6 +177,7 @@ def test_verify_exits_with_1_when_a_segment_is_damaged(run: Run, store: Path, tm
         (("events", "--at", "yesterday"), 3, "is not a time"),
         (("events", "--at", "2013-02-08T18:00"), 3, "has no time zone"),
         (("events", "--type", "no such type"), 3, "cannot name a type"),
+        (("events", "--type", "ItemAded"), 3, "no event type is called 'ItemAded'"),
         (("events", "--stream", "order"), 3, "is not the name of a stream"),
         (("table", "Order", "--models", "shop", "--position", "-1"), 3, "is not a position"),
     ],

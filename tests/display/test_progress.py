@@ -61,7 +61,12 @@ def test_progress_can_be_switched_off() -> None:
 
 def test_without_a_terminal_nothing_is_printed() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WORK], capture_output=True, text=True, timeout=30, check=True, env={**os.environ, "EVENTLAB_PROGRESS": "auto"}
+        [sys.executable, "-c", WORK],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env={**os.environ, "EVENTLAB_PROGRESS": "auto"},
     )
     assert (done.stdout, done.stderr) == ("done\n", "")
 

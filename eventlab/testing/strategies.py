@@ -1,0 +1,152 @@
+"""Hypothesis strategies for what goes into a log: stored values by their tag, payloads, schemas and drafts.
+
+Values are in stored form (`eventlab.model.types`) and hostile on purpose: the ends of every range, NaN and -0.0, text with
+quotes, newlines, NUL and letters outside the first plane, empty and nested lists, None wherever it is allowed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import json
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+from hypothesis import strategies as st
+
+from eventlab.model.schema import Schema
+from eventlab.model.types import DAY_ZERO, INT64_MAX, INT64_MIN, MOMENT_MAX, MOMENT_MIN, Leaf, record_parts
+from eventlab.store.base import Draft, content_digest, pack
+
+_DAY_US: Final = 86_400_000_000
+_FIRST_DAY, _LAST_DAY = (dt.date.min - DAY_ZERO).days, (dt.date.max - DAY_ZERO).days
+_TEXTS: Final = ["", " ", "'", '"', "\\", "\n", "\0", "a\0b", "%s", "null", "NaN", "é", "e\u0301", "ß", "𝔘", "\U0010ffff", "\ufeff"]
+
+#: Values at the edge of what each scalar tag can hold.
+EDGES: Final[dict[str, list[Any]]] = {
+    "b": [True, False],
+    "i64": [0, 1, -1, INT64_MIN, INT64_MAX, 2**53 + 1],
+    "f64": [0.0, -0.0, 0.1, 5e-324, 1.7976931348623157e308, float("inf"), float("-inf"), float("nan")],
+    "s": [*_TEXTS, "x" * 10_000],
+    "bin": [b"", b"\0", b"\xff\xfe", bytes(range(256))],
+    "uuid": [bytes(16), b"\xff" * 16],
+    "d18_2": [0, 1, -1, 10**18 - 1, 1 - 10**18],
+    "d18_0": [0, 10**18 - 1],
+    "d18_18": [1, 1 - 10**18],
+    "d38_9": [0, 1, -1, 10**38 - 1, 1 - 10**38, 2**64],
+    "d38_38": [1, 10**38 - 1],
+    "dec": ["0", "-0", "1.10", "1E+3", "123456789012345678901234567890.123456789"],
+    "ts": [0, -1, 1, MOMENT_MIN, MOMENT_MAX],
+    "d": [0, -1, _FIRST_DAY, _LAST_DAY],
+    "t": [0, 1, _DAY_US - 1],
+    "td": [0, -1, INT64_MIN, INT64_MAX],
+    "json": ["null", "0", '""', "[]", "{}", '{"a":[1,{"b":null}]}', '"\\u0000"'],
+}
+
+scalar_tags = st.sampled_from(sorted(EDGES))
+
+
+def texts() -> st.SearchStrategy[str]:
+    """Text that a payload may hold: any, but without half surrogates."""
+    return st.sampled_from(_TEXTS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@functools.cache
+def values(tag: str) -> st.SearchStrategy[Any]:
+    """Stored values of a tag, without None at the top."""
+    if tag in EDGES:
+        return st.sampled_from(EDGES[tag]) | _scalars(tag)
+    if tag.startswith("l_"):
+        return st.lists(optional(tag[2:]), max_size=4)
+    if tag.startswith("m_"):
+        return st.dictionaries(texts(), optional(tag[2:]), max_size=4).map(lambda d: dict(sorted(d.items())))
+    if tag.startswith("r("):
+        names = [name for name, _ in record_parts(tag)]
+        return st.tuples(*(optional(of) for _, of in record_parts(tag))).map(lambda found: dict(zip(names, found, strict=True)))
+    return _scalars(tag)
+
+
+def optional(tag: str) -> st.SearchStrategy[Any]:
+    """Stored values of a tag, or None."""
+    return st.none() | values(tag)
+
+
+def _scalars(tag: str) -> st.SearchStrategy[Any]:
+    if tag[0] == "d" and "_" in tag:
+        limit = 10 ** int(tag[1:].split("_")[0]) - 1
+        return st.integers(-limit, limit)
+    json_values = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts(), inner, max_size=3),
+        max_leaves=6,
+    )
+    kinds: dict[str, st.SearchStrategy[Any]] = {
+        "b": st.booleans(),
+        "p": st.booleans(),
+        "i64": st.integers(INT64_MIN, INT64_MAX),
+        "td": st.integers(INT64_MIN, INT64_MAX),
+        "f64": st.floats(),
+        "s": texts(),
+        "bin": st.binary(max_size=20),
+        "uuid": st.binary(min_size=16, max_size=16),
+        "dec": st.decimals(allow_nan=False, allow_infinity=False).map(str),
+        "ts": st.integers(MOMENT_MIN, MOMENT_MAX),
+        "d": st.integers(_FIRST_DAY, _LAST_DAY),
+        "t": st.integers(0, _DAY_US - 1),
+        "json": json_values.map(lambda v: json.dumps(v, sort_keys=True, ensure_ascii=False, separators=(",", ":"))),
+    }
+    return kinds[tag]
+
+
+def tags() -> st.SearchStrategy[str]:
+    """Tags of every kind: scalars, and lists, maps and records of tags."""
+    names = st.sampled_from(["city", "at", "größe", "select", "x1"])
+
+    def nest(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+        record = st.lists(st.tuples(names, inner), min_size=1, max_size=3, unique_by=lambda part: part[0])
+        return (
+            inner.map(lambda tag: f"l_{tag}")
+            | inner.map(lambda tag: f"m_{tag}")
+            | record.map(lambda parts: f"r({','.join(f'{name}={tag}' for name, tag in parts)})")
+        )
+
+    return st.recursive(scalar_tags, nest, max_leaves=3)
+
+
+def columns(max_size: int = 5) -> st.SearchStrategy[list[str]]:
+    """Physical columns of one event type, with the names that nested dataclasses give: `addr:p`, `addr.city:s`."""
+    paths = st.sampled_from(["quantity", "addr.city", "addr.geo.lat", "größe", "position", "select", "type", "order", "x"])
+    plain = st.lists(st.tuples(paths, tags()), max_size=max_size, unique_by=lambda part: part[0])
+    named = plain.map(lambda parts: [f"{path}:{tag}" for path, tag in parts])
+    return named.flatmap(lambda found: st.sampled_from([found, [*found, "addr:p"]]))
+
+
+def schemas(name: str, version: int = 1) -> st.SearchStrategy[Schema]:
+    """Schemas of one event type and version."""
+    return columns().map(lambda found: Schema(name, version, tuple(found)))
+
+
+def payloads(schema: Schema) -> st.SearchStrategy[tuple[Any, ...]]:
+    """Payloads of a schema in stored form."""
+    return st.tuples(*(optional(Leaf.parse(column).tag) for column in schema.columns))
+
+
+@st.composite
+def drafts(draw: st.DrawFn, streams: Sequence[str], among: Sequence[Schema]) -> Draft:
+    """Events ready to append to one of these streams, with hostile payloads, tags, times, actors and causes."""
+    stream, schema = draw(st.sampled_from(streams)), draw(st.sampled_from(among))
+    payload = draw(payloads(schema))
+    ids = st.none() | st.uuids().map(lambda made: made.bytes)
+    return Draft(
+        stream=stream,
+        schema=schema,
+        payload=payload,
+        event_id=uuid.UUID(int=draw(st.integers(0, 2**128 - 1))).bytes,
+        occurred_at=draw(st.none() | values("ts")),
+        correlation_id=draw(ids),
+        causation_id=draw(ids),
+        actor=draw(st.none() | st.sampled_from(["ann", "bob 'the' \"builder\"", "é"])),
+        tags=tuple(draw(st.lists(st.sampled_from(["vip", "customer:c9", "customer:c'1", "größe:😀"]), unique=True, max_size=3))),
+        content=content_digest(stream, schema, pack(payload)),
+    )

@@ -1,0 +1,534 @@
+"""eventlab beside what a person would write by hand and beside the `eventsourcing` library, on the same events and disk.
+
+    python tests/benchmarks/run.py [--events 1000000] [--json] [--folder DIR]
+
+Everything compared is measured in this one process, in turns (ours, theirs, ours, theirs, …), and only ratios are to be
+believed: above 1 we are so many times as good, below 1 so many times worse. Of computations the best turn counts, of
+waiting for the disk the median. The answers of both sides are compared, too: a row whose answers differ is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import gc
+import json
+import os
+import shutil
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import duckdb
+import polars as pl
+import pyarrow.parquet as pq
+from eventsourcing.application import Application
+from eventsourcing.domain import Aggregate
+from generate import BEGIN, ItemAdded, Log, Order, orders
+from rich.console import Console
+from rich.table import Table
+
+import eventlab as el
+from eventlab.store.files import file_system
+
+A = TypeVar("A")
+
+#: Turns of a computation, of work that takes milliseconds, and of things that wait for the disk.
+LONG, SHORT, DISK = 3, 7, 7
+#: What the `eventsourcing` library is given: its speed an event does not depend on how many there are.
+PEER_EVENTS: Final = 20_000
+SEAL_EVENTS: Final = 50_000
+APPENDS_A_TURN: Final = 50
+LOADS_A_TURN: Final = 30
+
+SQL, PEER = "DuckDB by hand", "eventsourcing"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. `ratio` is above 1 where ours is better; `equal` says that both sides gave the same answer."""
+
+    what: str
+    ours: float
+    theirs: float
+    against: str
+    ratio: float
+    unit: str
+    n: int
+    equal: bool
+
+
+class Turns:
+    """Times of several contestants that take turns, and what each of them answered last."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.answers: dict[str, Any] = {}
+        # What is there already is not walked again by the collector in the middle of somebody's turn.
+        gc.collect()
+        gc.freeze()
+
+    def take(self, name: str, work: Callable[[], A]) -> A:
+        """One turn."""
+        started = time.perf_counter()
+        answer = work()
+        self.seconds[name].append(time.perf_counter() - started)
+        self.answers[name] = answer
+        return answer
+
+    def best(self, name: str) -> float:
+        return min(self.seconds[name])
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.seconds[name])
+
+
+def rate(what: str, against: str, n: int, ours: float, theirs: float, equal: bool) -> Row:
+    """Both sides did `n` events in so many seconds."""
+    return Row(what, n / ours, n / theirs, against, theirs / ours, "events/s", n, equal)
+
+
+def each(what: str, against: str, n: int, ours: float, theirs: float, equal: bool, *, times: int = 1) -> Row:
+    """Both sides did something `times` times in so many seconds, over `n` events."""
+    return Row(what, 1000 * ours / times, 1000 * theirs / times, against, theirs / ours, "ms", n, equal)
+
+
+# -- by hand ---------------------------------------------------------------------------------------------------------------
+
+FOLD: Final = """
+SELECT substr(stream, 7) AS _id,
+       coalesce(arg_max(CASE type WHEN 'OrderPlaced' THEN 'placed' WHEN 'OrderShipped' THEN 'shipped'
+                                  WHEN 'OrderCancelled' THEN 'cancelled' END, position), 'draft') AS status,
+       coalesce(sum("quantity:i64" * "unit_price:d18_2"), 0)::DECIMAL(18, 2) AS total,
+       count(*) FILTER (type = 'ItemAdded') AS lines,
+       max(version) AS _version,
+       max(position) AS _position
+FROM read_parquet(?) WHERE position <= ? GROUP BY stream ORDER BY 1
+"""
+BY_TYPE: Final = "SELECT type, count(*) AS events FROM read_parquet(?) GROUP BY 1 ORDER BY 1"
+BY_STATUS: Final = "SELECT status, count(*) AS orders, sum(total) AS total FROM {} GROUP BY 1 ORDER BY 1"
+
+
+class ByHand:
+    """What a person would write who knows DuckDB and where the files are."""
+
+    def __init__(self) -> None:
+        self.connection = duckdb.connect()
+        self.connection.execute("SET enable_progress_bar = false")
+
+    def query(self, sql: str, *parameters: Any) -> pl.DataFrame:
+        return self.connection.sql(sql, params=list(parameters)).pl()
+
+    def fold(self, files: list[str], until: int) -> pl.DataFrame:
+        return self.query(FOLD, files, until)
+
+
+def segments(folder: Path) -> list[str]:
+    return sorted(str(path) for path in (folder / "segments").rglob("*.parquet"))
+
+
+def write_by_hand(path: Path, frames: list[pl.DataFrame]) -> int:
+    """The same events as one Parquet file in order of time, on the disk when it returns; its size."""
+    table = pl.concat(frames, how="diagonal").sort("seq").to_arrow()
+    pq.write_table(table, path, compression="zstd", compression_level=1)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return path.stat().st_size
+
+
+def flat(log: Log) -> list[pl.DataFrame]:
+    """The events of a log with what any log needs: stream, type, an id of sixteen bytes and the time."""
+    frames = []
+    for kind, frame in log.frames.items():
+        ids = pl.Series("event_id", [os.urandom(16) for _ in range(len(frame))], dtype=pl.Binary)
+        stream = pl.format("order-{}", pl.col("order")).alias("stream")
+        frames.append(frame.select(stream, pl.all().exclude("order"), pl.lit(kind.__name__).alias("type"), ids))
+    return frames
+
+
+class RawSqlite:
+    """One table in a SQLite file that waits for the disk: the least that an append can cost."""
+
+    def __init__(self, path: Path) -> None:
+        self.connection = sqlite3.connect(path, isolation_level=None)
+        self.connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        self.connection.execute("PRAGMA synchronous=FULL")
+        self.connection.execute(
+            "CREATE TABLE event(position INTEGER PRIMARY KEY, stream TEXT NOT NULL, version INTEGER NOT NULL, "
+            "type TEXT NOT NULL, recorded_at INTEGER NOT NULL, payload BLOB NOT NULL, UNIQUE(stream, version))"
+        )
+
+    def insert(self, stream: str, version: int, added: ItemAdded) -> None:
+        payload = json.dumps([added.sku, added.quantity, str(added.unit_price)])
+        self.connection.execute(
+            "INSERT INTO event(stream, version, type, recorded_at, payload) VALUES(?, ?, 'ItemAdded', ?, ?)",
+            (stream, version, time.time_ns(), payload),
+        )
+
+    def count(self) -> int:
+        return int(self.connection.execute("SELECT count(*) FROM event").fetchone()[0])
+
+
+# -- the `eventsourcing` library ---------------------------------------------------------------------------------------------
+
+
+class PeerOrder(Aggregate):
+    """The same order, with event classes that apply themselves: its fastest style, an eighth or more above its decorators."""
+
+    class OrderOpened(Aggregate.Created):
+        customer: str
+
+    class ItemAdded(Aggregate.Event):
+        sku: str
+        quantity: int
+        unit_price: Decimal
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.total += self.quantity * self.unit_price
+            aggregate.lines += 1
+
+    class OrderPlaced(Aggregate.Event):
+        channel: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.status = "placed"
+
+    class OrderShipped(Aggregate.Event):
+        carrier: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.status = "shipped"
+
+    class OrderCancelled(Aggregate.Event):
+        reason: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.status = "cancelled"
+
+    def __init__(self, customer: str) -> None:
+        self.status, self.total, self.lines = "draft", Decimal("0.00"), 0
+
+    @classmethod
+    def open(cls, customer: str) -> PeerOrder:
+        return cls._create(cls.OrderOpened, customer=customer)
+
+
+class Peer:
+    """An application of that library over a SQLite file, with the events of a log in it."""
+
+    def __init__(self, path: Path, log: Log) -> None:
+        self.app: Application[uuid.UUID] = Application(
+            env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)}
+        )
+        self.orders: dict[str, PeerOrder] = {}
+        pending: list[Any] = []
+        for order, happened in log.objects:
+            kind, values = type(happened).__name__, vars(happened)
+            if kind == "OrderOpened":
+                self.orders[order] = PeerOrder.open(**values)
+            else:
+                self.orders[order].trigger_event(getattr(PeerOrder, kind), **values)
+            pending += self.orders[order].collect_events()
+        self.app.events.put(pending)
+
+    def rebuild(self) -> dict[uuid.UUID, PeerOrder]:
+        """Every order from the stored events, in their order: its fastest way, with its own recorder, mapper and mutate."""
+        found: dict[uuid.UUID, Any] = {}
+        start: int | None = 1
+        while start is not None:
+            notifications = self.app.recorder.select_notifications(start, 5_000)
+            for notification in notifications:
+                happened: Any = self.app.mapper.to_domain_event(notification)
+                found[notification.originator_id] = happened.mutate(found.get(notification.originator_id))
+            start = notifications[-1].id + 1 if notifications else None
+        return found
+
+    def states(self, rebuilt: dict[uuid.UUID, PeerOrder]) -> list[tuple[str, str, Decimal, int]]:
+        return sorted((name, *state(rebuilt[order.id])) for name, order in self.orders.items())
+
+    def get(self, order: str) -> PeerOrder:
+        return self.app.repository.get(self.orders[order].id)
+
+    def count(self) -> int:
+        return int(self.app.recorder.max_notification_id() or 0)
+
+
+def state(order: Any) -> tuple[str, Decimal, int]:
+    return order.status, order.total, order.lines
+
+
+# -- the comparisons -------------------------------------------------------------------------------------------------------
+
+
+def ingest(folder: Path, log: Log) -> tuple[Row, Row]:
+    """(1) Events that lie in memory as frames become a log; by hand they become one Parquet file."""
+    turns, sources, frames = Turns(), log.sources(), flat(log)
+    for turn in range(LONG):
+        store = folder / f"ingest-{turn}"
+        with el.open(store) as lab:
+            turns.take("ours", lambda: lab.ingest(sources, source="orders", recorded_at="occurred_at"))
+            equal = turns.answers["ours"].events == len(lab.read()) == len(log)
+        turns.take("theirs", lambda: write_by_hand(folder / "by-hand.parquet", frames))
+        if turn < LONG - 1:
+            shutil.rmtree(store)
+    store.rename(folder / "orders")
+    size = sum(path.stat().st_size for path in (folder / "orders").rglob("*") if path.is_file())
+    ours, theirs, n = size / len(log), turns.answers["theirs"] / len(log), len(log)
+    return (
+        rate("ingest from Polars in memory", "sort, PyArrow write, fsync", n, turns.best("ours"), turns.best("theirs"), equal),
+        Row("size on disk, with the catalog", ours, theirs, "that one Parquet file", theirs / ours, "bytes/event", n, equal),
+    )
+
+
+def count_by_type(lab: el.Lab, files: list[str], hand: ByHand) -> Row:
+    """(2) The commonest question, over the same files."""
+    turns = Turns()
+    for _ in range(SHORT):
+        turns.take("ours", lambda: lab.sql("SELECT _type AS type, count(*) AS events FROM events.log GROUP BY 1 ORDER BY 1"))
+        turns.take("theirs", lambda: hand.query(BY_TYPE, files))
+    equal = turns.answers["ours"].equals(turns.answers["theirs"])
+    return each("count by type, lab.sql", SQL, lab.head, turns.best("ours"), turns.best("theirs"), equal)
+
+
+def folds(lab: el.Lab, files: list[str], hand: ByHand) -> tuple[Row, Row]:
+    """(3) Every order folded, and (5) every order as it was half way; by hand as one GROUP BY over the same files."""
+    turns, n = Turns(), lab.head
+    # Event k was recorded k - 1 seconds after the first.
+    middle = BEGIN + dt.timedelta(seconds=n // 2 - 1)
+    for _ in range(LONG):
+        turns.take("by hand", lambda: hand.fold(files, n))
+        turns.take("rows", lambda: lab.table(Order, engine="rows"))
+        turns.take("half by hand", lambda: hand.fold(files, n // 2))
+        turns.take("half", lambda: lab.at(middle).table(Order, engine="rows"))
+    equal = turns.answers["rows"].equals(turns.answers["by hand"])
+    half = turns.answers["half"].equals(turns.answers["half by hand"])
+    return (
+        rate("fold of every order, engine='rows'", SQL, n, turns.best("rows"), turns.best("by hand"), equal),
+        each("at(T) in the middle, engine='rows'", "our fold of the whole log", n, turns.best("half"), turns.best("rows"), half),
+    )
+
+
+def state_sql(lab: el.Lab, folder: Path, hand: ByHand) -> tuple[Row, Row]:
+    """(7) SQL over a model's table, again and again, and the first time after an append; by hand over the table as a file."""
+    lab.rebuild(Order)
+    lab.table(Order).write_parquet(folder / "state.parquet")
+    ours, theirs = BY_STATUS.format("state.order"), BY_STATUS.format("read_parquet(?)")
+    turns, rows = Turns(), len(lab.table(Order))
+    lab.sql(ours)
+    for _ in range(SHORT):
+        turns.take("again", lambda: lab.sql(ours))
+        turns.take("by hand", lambda: hand.query(theirs, str(folder / "state.parquet")))
+    equal = turns.answers["again"].equals(turns.answers["by hand"])
+    for number in range(SHORT):
+        lab.append("order-00000001", [ItemAdded("sku-1", number, el.money("0.50"))])
+        turns.take("fresh", lambda: lab.sql(ours))
+        lab.table(Order).write_parquet(folder / "state.parquet")
+        turns.take("by hand fresh", lambda: hand.query(theirs, str(folder / "state.parquet")))
+        equal = equal and turns.answers["fresh"].equals(turns.answers["by hand fresh"])
+    what = "a Parquet file of the rows"
+    return (
+        each("SQL over state.order", what, rows, turns.best("again"), turns.best("by hand"), equal),
+        each("the same, first time after an append", what, rows, turns.best("fresh"), turns.best("by hand fresh"), equal),
+    )
+
+
+def catch_up(lab: el.Lab, more: Log) -> Row:
+    """(4) One hundredth new events, appended live: the read model moved on, and made anew."""
+    turns, size = Turns(), len(more) // LONG
+    lab.rebuild(Order)
+    for turn in range(LONG):
+        first = more.first + turn * size
+        lab.append(more.slice(first, first + size).by_stream())
+        turns.take("catch up", lambda: lab.catch_up(Order))
+        caught = lab.table(Order)
+        turns.take("rebuild", lambda: lab.rebuild(Order))
+    equal = caught.equals(lab.table(Order, engine="rows"))
+    what = f"catch_up of {size:,} new events"
+    return each(what, "our rebuild", lab.head, turns.best("catch up"), turns.best("rebuild"), equal)
+
+
+def seal(folder: Path, log: Log) -> Row:
+    """(6) The hot tail becomes a segment; by hand the same events become a Parquet file."""
+    turns, frames, equal = Turns(), flat(log), True
+    with el.open(folder / "seal") as lab:
+        for _ in range(LONG):
+            lab.append(log.by_stream())
+            before = lab.read(after=lab.head - len(log)).frame()
+            sealed = turns.take("ours", lab.seal)
+            turns.take("theirs", lambda: write_by_hand(folder / "sealed-by-hand.parquet", frames))
+            equal = equal and sealed == len(log) and before.equals(lab.read(after=lab.head - len(log)).frame())
+    what = "sort, PyArrow write, fsync"
+    return rate("seal the hot tail", what, len(log), turns.best("ours"), turns.best("theirs"), equal)
+
+
+def beside_the_library(folder: Path, log: Log, big: el.Lab) -> list[Row]:
+    """(3) Rebuild, load and append beside the `eventsourcing` library, which has the same events in a SQLite file."""
+    peer = Peer(folder / "peer.sqlite", log)
+    ids = [order for order, _ in islice(log.objects, 0, None, len(log) // LOADS_A_TURN)]
+    with el.open(folder / "sealed") as lab:
+        lab.ingest(log.sources(), source="orders", recorded_at="occurred_at")
+        rows = [rebuild(lab, peer), loads("load one order of ten events, sealed", lab, peer, ids)]
+    rows.append(loads_of_many(big, peer, ids))
+    with el.open(folder / "hot") as lab:
+        lab.append(log.by_stream())
+        rows.append(loads("load one order of ten events, hot", lab, peer, ids))
+        rows += appends(lab, peer, RawSqlite(folder / "raw.sqlite"))
+    peer.app.close()
+    return rows
+
+
+def rebuild(lab: el.Lab, peer: Peer) -> Row:
+    turns = Turns()
+    for _ in range(SHORT):
+        turns.take("ours", lambda: lab.table(Order, engine="rows"))
+        turns.take("theirs", peer.rebuild)
+    ours = turns.answers["ours"].select("_id", "status", "total", "lines").rows()
+    equal = ours == peer.states(turns.answers["theirs"])
+    return rate("fold of every order, engine='rows'", PEER, lab.head, turns.best("ours"), turns.best("theirs"), equal)
+
+
+def loads(what: str, lab: el.Lab, peer: Peer, ids: list[str]) -> Row:
+    turns = Turns()
+    for _ in range(SHORT):
+        turns.take("ours", lambda: [state(lab.load(Order, order)) for order in ids])
+        turns.take("theirs", lambda: [state(peer.get(order)) for order in ids])
+    equal = turns.answers["ours"] == turns.answers["theirs"]
+    return each(what, f"{PEER}, repository.get", lab.head, turns.best("ours"), turns.best("theirs"), equal, times=len(ids))
+
+
+def loads_of_many(lab: el.Lab, peer: Peer, ids: list[str]) -> Row:
+    """Orders of the large log, beside the library with its small one; here the table says what is right."""
+    table = lab.table(Order)
+    some = table.gather_every(max(1, len(table) // len(ids)))[: len(ids)]
+    turns = Turns()
+    for _ in range(LONG):
+        turns.take("ours", lambda: [state(lab.load(Order, order)) for order in some["_id"]])
+        turns.take("theirs", lambda: [state(peer.get(order)) for order in ids])
+    equal = turns.answers["ours"] == some.select("status", "total", "lines").rows()
+    against = f"{PEER}, among {peer.count():,}"
+    ours, theirs = turns.best("ours") / len(some), turns.best("theirs") / len(ids)
+    return each(f"the same, sealed among {lab.head:,}", against, lab.head, ours, theirs, equal)
+
+
+def appends(lab: el.Lab, peer: Peer, raw: RawSqlite) -> list[Row]:
+    """One event, on the disk when the call returns, to one stream after another."""
+    names = list(peer.orders)[-APPENDS_A_TURN:]
+    added = ItemAdded("sku-1", 2, el.money("9.50"))
+    mine = [peer.get(name) for name in names]
+    before, theirs_before = lab.head, peer.count()
+
+    def save(order: PeerOrder) -> None:
+        order.trigger_event(PeerOrder.ItemAdded, **vars(added))
+        peer.app.save(order)
+
+    turns = Turns()
+    for turn in range(DISK):
+        turns.take("ours", lambda: [lab.append(f"order-{name}", [added]) for name in names])
+        turns.take("peer", lambda: [save(order) for order in mine])
+        turns.take("raw", lambda version=turn: [raw.insert(f"order-{name}", version, added) for name in names])
+    count = DISK * len(names)
+    equal = lab.head - before == peer.count() - theirs_before == raw.count() == count
+    equal = equal and [state(lab.load(Order, name)) for name in names] == [state(peer.get(name)) for name in names]
+    return [
+        each("append one event", against, count, turns.median("ours"), turns.median(theirs), equal, times=len(names))
+        for theirs, against in (("raw", "INSERT into raw SQLite, WAL, FULL"), ("peer", f"{PEER}, save"))
+    ]
+
+
+# -- the whole -------------------------------------------------------------------------------------------------------------
+
+
+def measure(events: int, folder: Path) -> list[Row]:
+    """Every row of the table, for a log of about so many events."""
+    whole = orders(events + events // 100 * LONG)
+    log, more = whole.slice(0, events), whole.slice(events, len(whole))
+    hand = ByHand()
+    rows = [*ingest(folder, log)]
+    with el.open(folder / "orders") as lab:
+        files = segments(folder / "orders")
+        rows += [count_by_type(lab, files, hand), *folds(lab, files, hand)]
+        rows += beside_the_library(folder, orders(min(events, PEER_EVENTS)), lab)
+        rows += [catch_up(lab, more), *state_sql(lab, folder, hand)]
+    rows.append(seal(folder, orders(min(events, SEAL_EVENTS))))
+    return rows
+
+
+def machine(folder: Path) -> dict[str, Any]:
+    """Where the figures come from."""
+    return {
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "file system": file_system(folder) or "unknown",
+        "python": sys.version.split()[0],
+        "duckdb": duckdb.__version__,
+        "polars": pl.__version__,
+        "pyarrow": version("pyarrow"),
+        "sqlite": sqlite3.sqlite_version,
+        "eventsourcing": version("eventsourcing"),
+    }
+
+
+def shown(rows: list[Row], about: dict[str, Any], seconds: float) -> Table:
+    """The comparisons as a table; green where we are ahead, red where we are behind."""
+    table = Table(
+        title="eventlab, measured in turns; a ratio above 1 is in its favour",
+        caption=f"{', '.join(f'{value} {name}' if name == 'cores' else f'{name} {value}' for name, value in about.items())}; "
+        f"{seconds:.0f} s",
+    )
+    for heading in ("what", "ours", "theirs", "beside", "ratio", "unit", "events or rows"):
+        table.add_column(heading, justify="left" if heading in ("what", "beside", "unit") else "right", overflow="fold")
+    for row in rows:
+        colour = "green" if row.ratio >= 1 else "red"
+        ratio = f"[{colour}]{number(row.ratio)}[/{colour}]" if row.equal else "[bold red]ANSWERS DIFFER[/bold red]"
+        table.add_row(row.what, number(row.ours), number(row.theirs), row.against, ratio, row.unit, f"{row.n:,}")
+    return table
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+@contextmanager
+def workplace(named: str | None) -> Iterator[Path]:
+    """A new folder on the disk that is measured, removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="eventlab-benchmark-", dir=named))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--events", type=int, default=1_000_000, help="how long the log is (default: 1,000,000)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--folder", help="where to write; the disk that is measured (default: the system's temporary folder)")
+    asked = parser.parse_args()
+    if asked.events < 1_000:
+        parser.error("--events: at least 1000")
+    os.environ["EVENTLAB_PROGRESS"] = "off"
+    started = time.perf_counter()
+    with workplace(asked.folder) as folder:
+        about = machine(folder)
+        rows = measure(asked.events, folder)
+    seconds = time.perf_counter() - started
+    if asked.json:
+        print(json.dumps({"machine": about, "seconds": seconds, "rows": [asdict(row) for row in rows]}))
+    else:
+        Console(width=None if sys.stdout.isatty() else 150).print(shown(rows, about, seconds))
+    return 0 if all(row.equal for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
