@@ -112,8 +112,8 @@ def _short_decimal(places: int) -> Codec:
     def to_stored(array: pa.Array) -> list[int | None]:
         # A buffer may be padded to any size, and is left out where every value is null.
         data, end = array.buffers()[1], array.offset + len(array)
-        words = np.frombuffer(data, np.int64, 2 * end)[2 * array.offset :] if data is not None else np.zeros(2 * len(array), np.int64)
-        values: list[int | None] = words[::2].tolist()
+        words = np.zeros(2 * end, np.int64) if data is None else np.frombuffer(data, np.int64, 2 * end)
+        values: list[int | None] = words[2 * array.offset :: 2].tolist()
         if array.null_count:
             return [v if here else None for v, here in zip(values, array.is_valid().to_pylist(), strict=True)]
         return values

@@ -130,20 +130,6 @@ class DiskStore:
         self._schemas = known
         return Appended(tuple(row.position for row in rows), ids=ids, versions=tuple(row.version for row in rows))
 
-    def _late_retry(self, drafts: Sequence[Draft], tenant: str, conflict: Conflict) -> Appended | None:
-        """The old positions, when the events after the expected version carry exactly these ids: a success repeated late."""
-        mine = [draft.event_id for draft in drafts]
-        if any(draft.stream != conflict.stream for draft in drafts):
-            return None
-        found: list[tuple[bytes, int, int]] = []
-        for batch in self.cut().stream(conflict.stream, tenant=tenant, after_version=conflict.expected):
-            found += zip(batch.envelope.event_id, batch.envelope.position, batch.envelope.version, strict=True)
-        found = found[: len(mine)]
-        if [event_id for event_id, _, _ in found] != mine:
-            return None
-        ids = tuple(uuid.UUID(bytes=event_id) for event_id in mine)
-        return Appended(tuple(p for _, p, _ in found), ids=ids, versions=tuple(v for _, _, v in found), repeated=True)
-
     def _register(
         self, connection: sqlite3.Connection, tenant_id: int, uses: Collection[tuple[str, Schema]]
     ) -> dict[tuple[str, int], Schema]:
@@ -418,6 +404,11 @@ class DiskStore:
         with self._catalog.read() as connection:
             return int(connection.execute("SELECT recorded_at FROM log").fetchone()[0])
 
+    def segments(self) -> tuple[Segment, ...]:
+        """The live segments, for `verify`: they can be looked at where the hot tail cannot be read."""
+        with self._cut_lock, self._catalog.read() as connection:
+            return self._live(connection)
+
     def _live(self, connection: sqlite3.Connection) -> tuple[Segment, ...]:
         rows = connection.execute(
             "SELECT id, path, tenant, category, run_first, run_last, rows, bytes, digest, columns, min_recorded, max_recorded "
@@ -447,11 +438,17 @@ class DiskStore:
 
     def _hot_tables(self, connection: sqlite3.Connection, first: int, last: int) -> dict[tuple[str, str], pa.Table]:
         parts = self._hot_rows(connection, first, last)
-        return {key: rows_to_table(rows, self._schemas) for key, rows in parts.items()}
+        try:
+            return {key: rows_to_table(rows, self._schemas) for key, rows in parts.items()}
+        except (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError) as why:
+            raise _hot_damage(self.root, f"positions {first:,} to {last:,}", why) from why
 
     def _row(self, connection: sqlite3.Connection, raw: Sequence[Any]) -> Row:
         position, tenant, *middle, tags, commit, payload = raw
-        said = (tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(payload)))
+        try:
+            said = (tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(payload)))
+        except (TypeError, ValueError) as why:
+            raise _hot_damage(self.root, f"position {position:,}", why) from why
         values: list[Any] = [position, self._tenants.name(connection, tenant), *middle, *said]
         return Row(*values)
 
@@ -868,6 +865,10 @@ def _insert(
 def _load_schemas(connection: sqlite3.Connection) -> dict[tuple[str, int], Schema]:
     rows = connection.execute("SELECT json FROM schema ORDER BY name, version").fetchall()
     return {schema.key: schema for schema in (Schema.from_json(text) for (text,) in rows)}
+
+
+def _hot_damage(root: Path, where: str, why: Exception) -> Damaged:
+    return Damaged(f"hot events at {where} in {root} cannot be read: {why}", hint="eventlab verify tells which; restore a backup")
 
 
 def _advance_sealed(connection: sqlite3.Connection) -> None:

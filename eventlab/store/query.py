@@ -5,12 +5,18 @@ query names them). Payload fields have their plain names; envelope columns carry
 
 The connection opens exactly the files of the cut (`allowed_paths`), is locked, and is replaced, never altered. Each query
 runs on a cursor of its own inside a read-only transaction, so that even `WITH x AS (INSERT …) SELECT` writes nothing.
+A file that may be read may also be overwritten by a COPY, which stands inside a SELECT too: so the syntax tree of a query
+is looked at first, and only nodes and table functions that are known to read are let through.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import re
+import secrets
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -40,8 +46,26 @@ _CONFIG: Final = {
     "python_enable_replacements": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "allow_persistent_secrets": "false",
 }
 _READS: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+# Options in words alone: what is cut off here is what the parser takes for the EXPLAIN.
+_EXPLAIN: Final = re.compile(r"\s*EXPLAIN\b\s*(ANALYZE\b|\([\w\s,]*\))?", re.IGNORECASE | re.ASCII)
+# In the text of a syntax tree: what stands in a string or a name of the query has its quotes escaped, and is not found.
+_NODE: Final = re.compile(r'"type":"(\w+_NODE)"')
+_FUNCTION: Final = re.compile(r'"function_name":"([^"]*)"')
+_READING_NODES: Final = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+#: The table functions that a query may call. The others read files, change the engine, take addresses in memory, or run
+#: SQL that nobody has looked at; what a newer DuckDB adds is not among these either.
+_READING_FUNCTIONS: Final = frozenset(
+    {
+        "duckdb_columns", "duckdb_databases", "duckdb_functions", "duckdb_keywords", "duckdb_memory", "duckdb_schemas",
+        "duckdb_settings", "duckdb_tables", "duckdb_types", "duckdb_views", "generate_series", "icu_calendar_names",
+        "json_each", "json_tree", "pg_timezone_names", "pragma_collations", "pragma_show", "pragma_table_info",
+        "pragma_version", "range", "repeat", "repeat_row", "summary", "test_all_types", "unnest",
+    }
+)  # fmt: skip
 _READS_HINT: Final = "SELECT, WITH, FROM, VALUES, DESCRIBE, SUMMARIZE or EXPLAIN"
 _ENVELOPE_SHOWN: Final = {
     "_position": "position",
@@ -73,6 +97,8 @@ class SqlConnection:
         self._connection = duckdb.connect(":memory:", config=_CONFIG)
         self._run("SET TimeZone = 'UTC'")
         self._run("SET enable_progress_bar = false")
+        # What does not fit in memory goes to a folder of its own, made when it is needed, and not to the current one.
+        self._run(f"SET temp_directory = {_text(os.path.join(tempfile.gettempdir(), f'eventlab-{secrets.token_hex(8)}'))}")
         self._run("CREATE SCHEMA events")
         self._run("CREATE SCHEMA types")
         self._run("CREATE SCHEMA state")
@@ -237,6 +263,33 @@ def _refuse_other_statements(connection: duckdb.DuckDBPyConnection, sql: str) ->
         )
     if kind not in _READS:
         raise QueryRefused(f"this connection only reads, and {kind.name} does not", hint=_READS_HINT)
+    explain = _EXPLAIN.match(sql) if kind == duckdb.StatementType.EXPLAIN else None
+    _refuse_other_nodes(connection, sql[explain.end() :] if explain is not None else sql)
+
+
+def _refuse_other_nodes(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Refuse what writes inside a SELECT, and table functions that do more than read what is here."""
+    ((tree,),) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)::VARCHAR", [sql]).fetchall()
+    nodes = _NODE.findall(tree)
+    if not nodes:
+        raise QueryRefused("this connection only reads, and explains only what reads", hint="EXPLAIN [ANALYZE] SELECT …")
+    for node in nodes:
+        if node not in _READING_NODES:
+            what = node.removesuffix("_NODE").removesuffix("_QUERY")
+            raise QueryRefused(f"this connection only reads, and the query writes: {what} inside it", hint=_READS_HINT)
+    for name in dict.fromkeys(map(str.lower, _FUNCTION.findall(tree))):
+        if name not in _READING_FUNCTIONS and name in _table_functions():
+            raise QueryRefused(
+                f"a query reads the log and frames given to it, nothing else: {name}() does more", hint="pass data as name=frame"
+            )
+
+
+@functools.cache
+def _table_functions() -> frozenset[str]:
+    """The names of DuckDB's table functions."""
+    with duckdb.connect(":memory:", config=_CONFIG) as connection:
+        found = connection.execute("SELECT function_name FROM duckdb_functions() WHERE function_type = 'table'").fetchall()
+    return frozenset(name.lower() for (name,) in found)
 
 
 def _relation(

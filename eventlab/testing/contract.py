@@ -96,9 +96,7 @@ def chunk(drafts: Sequence[Draft], source: str = "files", number: int = 0, recor
     return Chunk(source, number, said, len(drafts), tables, schemas, recorded_at is not None)
 
 
-def rows(
-    cut: Cut, filter: Filter = EVERYTHING, *, tenant: Tenant = ALL, after: int = 0, until: int | None = None
-) -> list[Row]:
+def rows(cut: Cut, filter: Filter = EVERYTHING, *, tenant: Tenant = ALL, after: int = 0, until: int | None = None) -> list[Row]:
     """The events of a cut, comparable with `==`: payloads as canonical bytes, so that NaN equals NaN and 0.0 is not -0.0."""
     found = [row for batch in cut.batches(filter, tenant=tenant, after=after, until=until) for row in batch.rows()]
     assert [row.position for row in found] == sorted({row.position for row in found}), "positions are in order and differ"
@@ -363,7 +361,7 @@ class StoreContract:
         _mixed(store)
         everything = rows(store.cut())
         parts: list[Clause] = [
-            Clause(**dict(chosen))  # type: ignore[arg-type]
+            Clause(**dict(chosen))
             for size in range(4)
             for chosen in itertools.combinations(
                 [
@@ -373,7 +371,11 @@ class StoreContract:
                 size,
             )
         ]  # fmt: skip
-        several = [Clause(types=frozenset({"Named", "Opened"})), Clause(tags=frozenset({"vip", "customer:c9"})), Clause(types=frozenset())]
+        several = [
+            Clause(types=frozenset({"Named", "Opened"})),
+            Clause(tags=frozenset({"vip", "customer:c9"})),
+            Clause(types=frozenset()),
+        ]
         filters = [Filter((one,)) for one in (*parts, *several)]
         filters += [Filter((one, two)) for one, two in itertools.combinations(several, 2)] + [Filter(())]
         for filter in filters:
@@ -428,17 +430,18 @@ class StoreContract:
             streams = {stream: stream_rows(cut, stream) for stream in ("order-1", "order-2", "item-1")}
             pinned.append((cut, rows(cut), streams, [cut.position_at(at) for at in range(0, 100, 10)]))
 
-        pin()
-        for i, change in enumerate([
+        changes: list[Callable[[], object]] = [
             lambda: append(store, draft("order-1", 1), draft("item-1", 1), now=10),
             lambda: store.ingest(chunk([draft("order-1", 2), draft("order-2", 1)], "one"), tenant="a", now=20),
             lambda: append(store, draft("order-1", 3), draft("order-2", 2), now=30),
-            lambda: store.seal(),
+            store.seal,
             lambda: append(store, draft("order-1", 4), now=40),
             lambda: append(store, draft("order-2", 3, schema=Schema("Later", 1, ("n:i64",))), now=50),
             lambda: store.ingest(chunk([draft("item-1", 2)], "two"), tenant="b", now=60),
-            lambda: store.seal(),
-        ]):  # fmt: skip
+            store.seal,
+        ]
+        pin()
+        for i, change in enumerate(changes):
             change()
             pin()
             for cut, everything, streams, moments in pinned:
@@ -489,7 +492,12 @@ class StoreContract:
 
     def test_an_ingested_row_is_an_event_and_its_own_commit(self, store: Store) -> None:
         append(store, draft("order-1", 1), now=10)
-        given = [draft("order-1", 2), draft("item-1", "x", 3, schema=NAMED, tags=["vip"], actor="ann"), draft("order-2", 4), draft("order-1", 5)]
+        given = [
+            draft("order-1", 2),
+            draft("item-1", "x", 3, schema=NAMED, tags=["vip"], actor="ann"),
+            draft("order-2", 4),
+            draft("order-1", 5),
+        ]
         state = store.ingest(chunk(given), tenant="a", now=20)
         assert (state.rows, state.first, state.last) == (4, 2, 5)
         found = rows(store.cut())[1:]
@@ -580,7 +588,9 @@ class StoreContract:
             store.save_read_model(name, tenant, "f", 1, pa.table({"said": [f"{tenant}/{name}"]}))
         for tenant in ("a", "b", ""):
             found = store.read_models(tenant)
-            assert {n: base.table()["said"][0].as_py() for n, base in found.items()} == {n: f"{tenant}/{n}" for n in ("order", "item")}
+            assert {n: base.table()["said"][0].as_py() for n, base in found.items()} == {
+                n: f"{tenant}/{n}" for n in ("order", "item")
+            }
 
 
 def _mixed(store: Store) -> None:

@@ -21,7 +21,9 @@ from eventlab.store.base import Draft, content_digest, pack
 
 _DAY_US: Final = 86_400_000_000
 _FIRST_DAY, _LAST_DAY = (dt.date.min - DAY_ZERO).days, (dt.date.max - DAY_ZERO).days
-_TEXTS: Final = ["", " ", "'", '"', "\\", "\n", "\0", "a\0b", "%s", "null", "NaN", "é", "e\u0301", "ß", "𝔘", "\U0010ffff", "\ufeff"]
+_TEXTS: Final = [
+    "", " ", "'", '"', "\\", "\n", "\0", "a\0b", "%s", "null", "NaN", "é", "e\u0301", "ß", "𝔘", "\U0010ffff", "\ufeff",
+]  # fmt: skip
 
 #: Values at the edge of what each scalar tag can hold.
 EDGES: Final[dict[str, list[Any]]] = {

@@ -116,17 +116,31 @@ class DiskIsMemory(RuleBasedStateMachine):
 
     @rule(earlier=made, given=events, tenant=tenants, keep=st.integers(0, 3), reverse=st.booleans(), edit=st.booleans())
     def repeat_almost(
-        self, earlier: tuple[list[Draft], str, dict[str, int]], given: list[Draft], tenant: str, keep: int, reverse: bool, edit: bool
+        self,
+        earlier: tuple[list[Draft], str, dict[str, int]],
+        given: list[Draft],
+        tenant: str,
+        keep: int,
+        reverse: bool,
+        edit: bool,
     ) -> None:
         mine, _, expected = earlier
         mine = mine[:keep]
         if edit and mine:
             last = mine[-1]
-            mine = [*mine[:-1], dataclasses.replace(last, stream="order-2", content=content_digest("order-2", last.schema, pack(last.payload)))]
+            content = content_digest("order-2", last.schema, pack(last.payload))
+            mine = [*mine[:-1], dataclasses.replace(last, stream="order-2", content=content)]
         whole = [*mine[:: -1 if reverse else 1], *self.distinct(given)]
         self.both(lambda store: append(store, *whole, tenant=tenant, expected=expected, repeats=True))
 
-    @rule(target=made, given=events, tenant=tenants, source=st.sampled_from(["one", "two"]), imported=st.booleans(), early=st.booleans())
+    @rule(
+        target=made,
+        given=events,
+        tenant=tenants,
+        source=st.sampled_from(["one", "two"]),
+        imported=st.booleans(),
+        early=st.booleans(),
+    )
     def ingest(self, given: list[Draft], tenant: str, source: str, imported: bool, early: bool) -> Any:
         given = self.distinct([dataclasses.replace(d, occurred_at=d.occurred_at or 0) for d in given])
         number = self.chunks.get((tenant, source), 0)
