@@ -123,15 +123,31 @@ class ChunkState:
 
 
 @dataclass(frozen=True)
+class SourceFile:
+    """A segment as SQL sees it: its run of positions, and which of how many buckets of streams it holds."""
+
+    path: str
+    first: int
+    last: int
+    rows: int
+    bucket: int = 0
+    buckets: int = 1
+
+
+@dataclass(frozen=True)
 class SourceGroup:
-    """Files or a table of one category that share their physical columns: one scan for SQL."""
+    """Files or a table of one category that share their physical columns: one scan for SQL.
+
+    Rows of a file or a table are in position order; with `by_stream` each file is sorted by (stream, version) instead.
+    """
 
     tenant: str
     category: str
     columns: tuple[str, ...]
     paths: tuple[str, ...] = ()
     table: pa.Table | None = None
-    until: int | None = None
+    by_stream: bool = False
+    files: tuple[SourceFile, ...] = ()
 
 
 class Cut(Protocol):
@@ -162,8 +178,16 @@ class Cut(Protocol):
         """
         ...
 
-    def stream(self, stream: str, *, tenant: str, after_version: int = 0, until: int | None = None) -> Iterator[Batch]:
-        """One stream's events from the version after `after_version`, in order."""
+    def stream(
+        self,
+        stream: str,
+        *,
+        tenant: str,
+        after_version: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+    ) -> Iterator[Batch]:
+        """One stream's events from the version after `after_version`, in order; `types` as in `batches`."""
         ...
 
     def position_at(self, recorded_us: int) -> int:
@@ -173,6 +197,17 @@ class Cut(Protocol):
     def sources(self, tenant: Tenant) -> list[SourceGroup]:
         """Where SQL finds the events."""
         ...
+
+    def hold(self) -> Held:
+        """Keep the files that `sources` names until it is released."""
+        ...
+
+
+class Held(Protocol):
+    """A reader's lease on the files of a cut."""
+
+    def renew(self) -> None: ...
+    def release(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -399,6 +434,81 @@ def _between(table: pa.Table, after: int, until: int | None) -> pa.Table:
     return table if low == 0 and high == len(positions) else table.slice(low, max(0, high - low))
 
 
+class RowEnvelope:
+    """The envelope columns of some rows, each made when it is first asked for."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __getattr__(self, name: str) -> list[Any]:
+        if name not in ENVELOPE_NAMES:
+            raise AttributeError(name)
+        values = [getattr(row, name) for row in self._rows]
+        if name == "tags":
+            values = list(map(list, values))
+        setattr(self, name, values)
+        return values
+
+
+class RowBatch(Batch):
+    """A few rows of one category in position order, without columns in between: what one stream's hot events are."""
+
+    _rows: Sequence[Row]
+
+    def __init__(self, rows: Sequence[Row], schemas: Mapping[tuple[str, int], Schema]) -> None:
+        object.__setattr__(self, "_rows", rows)
+        object.__setattr__(self, "schemas", schemas)
+        object.__setattr__(self, "envelope", RowEnvelope(rows))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @cached_property
+    def tables(self) -> tuple[pa.Table, ...]:  # type: ignore[override]
+        return (rows_to_table(self._rows, self.schemas),)
+
+    def events(self, class_of: ClassOf) -> list[Any]:
+        """The payloads in order, as those of any batch."""
+        out: list[Any] = [None] * len(self._rows)
+        of_type: dict[tuple[str, int], list[int]] = {}
+        for i, row in enumerate(self._rows):
+            of_type.setdefault((row.type, row.schema_version), []).append(i)
+        for key, places in of_type.items():
+            kind = class_of(key[0])
+            if kind == IGNORED:
+                continue
+            schema = schema_of(self.schemas, key)
+            columns = [list(column) for column in zip(*(self._rows[i].payload for i in places), strict=True)]
+            for i, event in zip(places, decoded_events(kind, schema, columns, len(places)), strict=True):
+                out[i] = event
+        return out
+
+    def rows(self) -> list[Row]:
+        """The rows themselves."""
+        return list(self._rows)
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """The same events, at most `size` at a time."""
+        for low in range(0, len(self._rows), size):
+            yield RowBatch(self._rows[low : low + size], self.schemas)
+
+
+def schema_of(schemas: Mapping[tuple[str, int], Schema], key: tuple[str, int]) -> Schema:
+    """The schema of a stored type and version; `Damaged` where the catalog does not know it."""
+    schema = schemas.get(key)
+    if schema is None:
+        raise Damaged(f"the log holds {key[0]} version {key[1]}, which the catalog does not know", hint="eventlab verify")
+    return schema
+
+
+def decoded_events(kind: EventType | None, schema: Schema, columns: Sequence[list[Any]], count: int) -> list[Any]:
+    """Events of a class, or dicts of plain values where there is none, from one list of stored values a leaf."""
+    if kind is None:
+        return plain_payloads(schema, columns, count)
+    # A stored version without fields still says how many events there are.
+    return kind.decode(schema, columns or [[None] * count]) if count else []
+
+
 def _decoded(
     table: pa.Table, schemas: Mapping[tuple[str, int], Schema], class_of: ClassOf
 ) -> Iterator[tuple[np.ndarray[Any, Any] | None, Any]]:
@@ -414,22 +524,12 @@ def _decoded(
         for version in np.unique(versions[of_type]).tolist():
             mask = of_type & (versions == version)
             at = None if mask.all() else np.flatnonzero(mask)
-            schema = schemas.get((name, version))
-            if schema is None:
-                raise Damaged(f"the log holds {name} version {version}, which the catalog does not know", hint="eventlab verify")
+            schema = schema_of(schemas, (name, version))
             # Only this type's columns are gathered; `position` keeps the number of rows where it has none.
             own = table.select([c for c in table.column_names if c == "position" or c in schema.columns])
             part = own if at is None else own.take(pa.array(at))
             columns = [stored_column(part, column) for column in schema.columns]
-            if isinstance(kind, EventType):
-                yield at, _objects(kind.decode(schema, columns) if columns else _empty(kind, schema, len(part)))
-            else:
-                yield at, _objects(plain_payloads(schema, columns, len(part)))
-
-
-def _empty(kind: EventType, schema: Schema, count: int) -> list[Any]:
-    """Events of a stored version that has no fields."""
-    return kind.decode(schema, [[None] * count]) if count else []
+            yield at, _objects(decoded_events(kind, schema, columns, len(part)))
 
 
 def _objects(values: list[Any]) -> np.ndarray[Any, Any]:

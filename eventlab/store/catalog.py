@@ -20,7 +20,8 @@ from eventlab.errors import Busy, Damaged, EventlabError, NewerFormat, NoStore, 
 from eventlab.model.types import MOMENT_MIN
 from eventlab.store.files import disk_full
 
-FORMAT: Final = 1
+#: 1: position-ordered runs. 2: eras of sorted buckets, leases of readers, snapshots; ids are trimmed by position.
+FORMAT: Final = 2
 APPLICATION_ID: Final = 0x65766C62  # "evlb"
 CHECKPOINT_EVERY: Final = 256
 CHECKPOINT_BYTES: Final = 16 << 20
@@ -28,7 +29,8 @@ BUSY_SECONDS: Final = 30
 
 _DDL: Final = """
 CREATE TABLE log(id INTEGER PRIMARY KEY CHECK(id = 1), format INTEGER NOT NULL, store_id TEXT NOT NULL, head INTEGER NOT NULL,
-  sealed INTEGER NOT NULL, id_floor INTEGER NOT NULL, recorded_at INTEGER NOT NULL, generation INTEGER NOT NULL) STRICT;
+  sealed INTEGER NOT NULL, id_floor INTEGER NOT NULL, recorded_at INTEGER NOT NULL, generation INTEGER NOT NULL,
+  types INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE tenant(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE category(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE schema(name TEXT NOT NULL, version INTEGER NOT NULL, fingerprint TEXT NOT NULL, json TEXT NOT NULL,
@@ -41,17 +43,23 @@ CREATE TABLE event(position INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, stream
   payload BLOB NOT NULL, digest BLOB NOT NULL, UNIQUE(tenant, stream, version)) STRICT;
 CREATE TABLE event_key(tenant INTEGER NOT NULL, event_id BLOB NOT NULL, position INTEGER NOT NULL, version INTEGER NOT NULL,
   content BLOB NOT NULL, PRIMARY KEY(tenant, event_id)) STRICT, WITHOUT ROWID;
+CREATE INDEX event_key_position ON event_key(position);
 CREATE TABLE stream_head(tenant INTEGER NOT NULL, stream TEXT NOT NULL, version INTEGER NOT NULL,
   first_position INTEGER NOT NULL, last_position INTEGER NOT NULL, PRIMARY KEY(tenant, stream)) STRICT, WITHOUT ROWID;
 CREATE TABLE segment(id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, tenant INTEGER NOT NULL, category INTEGER NOT NULL,
   level INTEGER NOT NULL, run_first INTEGER NOT NULL, run_last INTEGER NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL,
   digest TEXT NOT NULL, columns TEXT NOT NULL, min_recorded INTEGER NOT NULL, max_recorded INTEGER NOT NULL,
-  state TEXT NOT NULL CHECK(state IN ('pending', 'live', 'retired')), lease INTEGER NOT NULL) STRICT;
+  state TEXT NOT NULL CHECK(state IN ('pending', 'live', 'retired')), lease INTEGER NOT NULL,
+  bucket INTEGER NOT NULL DEFAULT 0, buckets INTEGER NOT NULL DEFAULT 1, gone INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX segment_live ON segment(state, run_first);
 CREATE TABLE import_chunk(tenant INTEGER NOT NULL, source TEXT NOT NULL, chunk INTEGER NOT NULL, rows INTEGER NOT NULL,
   first INTEGER NOT NULL, last INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(tenant, source, chunk)) STRICT, WITHOUT ROWID;
 CREATE TABLE read_model(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, position INTEGER NOT NULL,
   path TEXT NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY(tenant, name))
+  STRICT, WITHOUT ROWID;
+CREATE TABLE reader(token TEXT PRIMARY KEY, generation INTEGER NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE snapshot(tenant INTEGER NOT NULL, stream TEXT NOT NULL, model TEXT NOT NULL, fingerprint TEXT NOT NULL,
+  version INTEGER NOT NULL, position INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY(tenant, stream, model))
   STRICT, WITHOUT ROWID;
 """
 
@@ -167,7 +175,7 @@ class Catalog:
             if statement.strip():
                 read(statement)
         read(
-            "INSERT INTO log VALUES(1, ?, ?, 0, 0, 0, ?, 0)",
+            "INSERT INTO log VALUES(1, ?, ?, 0, 0, 0, ?, 0, 0)",
             (FORMAT, uuid.uuid4().hex, MOMENT_MIN),
         )
         read(f"PRAGMA application_id={APPLICATION_ID}")

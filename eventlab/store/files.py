@@ -1,4 +1,8 @@
-"""Durable files: what it takes that bytes and names survive a crash, and which disks can be trusted with it."""
+"""Durable files: what it takes that bytes and names survive a crash, and which disks can be trusted with it.
+
+Every change that a store makes to its folder, but for the catalog's own (SQLite's), goes through a `Disk`: a dozen calls
+that a simulated or faulty disk can stand in for. `write_durably` and `remove` are made of them.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,11 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, Protocol
 
 from eventlab.errors import DiskFull, UnsafeDisk
 
@@ -24,33 +29,136 @@ NETWORK_FILE_SYSTEMS: Final = frozenset(
 )
 
 
-def write_durably(path: Path, write: Callable[[Path], None]) -> None:
+class Disk(Protocol):
+    """What a store does to files. Paths are absolute; errors are those of the operating system."""
+
+    def create(self, path: Path) -> IO[bytes]:
+        """A new file, open for writing; one of that name is emptied."""
+        ...
+
+    def sync(self, file: IO[bytes]) -> None:
+        """Everything written to the file so far is on the disk when this returns."""
+        ...
+
+    def rename(self, old: Path, new: Path) -> None:
+        """The file has its new name at once, for everyone."""
+        ...
+
+    def sync_folder(self, path: Path) -> None:
+        """The names in the folder are on the disk when this returns."""
+        ...
+
+    def unlink(self, path: Path) -> None:
+        """The name is gone; whoever has the file open keeps its bytes."""
+        ...
+
+    def make_folder(self, path: Path) -> bool:
+        """Make a folder in one that is there; False when it is there already."""
+        ...
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove an empty folder."""
+        ...
+
+    def files(self, path: Path) -> Iterator[Path]:
+        """Every file below a folder."""
+        ...
+
+    def size(self, path: Path) -> int: ...
+    def digest(self, path: Path) -> str:
+        """SHA-256 of a file, in hex."""
+        ...
+
+    def free(self, path: Path) -> int:
+        """Bytes that can still be written to the disk of a folder."""
+        ...
+
+
+class LocalDisk:
+    """The operating system's own files."""
+
+    def create(self, path: Path) -> IO[bytes]:
+        return path.open("wb")
+
+    def sync(self, file: IO[bytes]) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+
+    def rename(self, old: Path, new: Path) -> None:
+        os.rename(old, new)
+
+    def sync_folder(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def make_folder(self, path: Path) -> bool:
+        try:
+            path.mkdir()
+        except FileExistsError:
+            return False
+        return True
+
+    def remove_folder(self, path: Path) -> None:
+        path.rmdir()
+
+    def files(self, path: Path) -> Iterator[Path]:
+        return (found for found in sorted(path.rglob("*")) if found.is_file())
+
+    def size(self, path: Path) -> int:
+        return path.stat().st_size
+
+    def digest(self, path: Path) -> str:
+        return file_digest(path)
+
+    def free(self, path: Path) -> int:
+        return shutil.disk_usage(path).free
+
+
+LOCAL_DISK: Final = LocalDisk()
+
+
+def write_durably(path: Path, write: Callable[[IO[bytes]], object], disk: Disk = LOCAL_DISK) -> None:
     """Write a file so that it is either there, whole, or not there under its name.
 
     `write` fills a temporary file beside it; then fsync, rename, and fsync of the folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent, disk)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with disk_errors(path):
-            write(temporary)
-            fsync(temporary)
-            os.rename(temporary, path)
+            with disk.create(temporary) as file:
+                write(file)
+                disk.sync(file)
+            disk.rename(temporary, path)
             # fsync the folder too: without it a crash can lose the name though the bytes are safe.
-            fsync(path.parent)
+            disk.sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            disk.unlink(temporary)
         raise
 
 
-def fsync(path: Path) -> None:
-    """fsync of a file or folder by name."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def make_folders(path: Path, disk: Disk = LOCAL_DISK) -> None:
+    """Make a folder and those above it, so that a crash cannot lose one of them."""
+    missing = [path] if not path.exists() else []
+    while missing and not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    with disk_errors(path):
+        for folder in reversed(missing):
+            if disk.make_folder(folder):
+                disk.sync_folder(folder.parent)
+
+
+def remove(path: Path, disk: Disk = LOCAL_DISK) -> None:
+    """Remove a file if it is there; that it comes back after a crash does no harm."""
+    with contextlib.suppress(FileNotFoundError):
+        disk.unlink(path)
 
 
 @contextlib.contextmanager

@@ -189,7 +189,15 @@ class MemoryCut:
             tables = [_select(table, names) for table in self._tables(rows).values()]
             yield Batch(tuple(tables), self.schemas)
 
-    def stream(self, stream: str, *, tenant: str, after_version: int = 0, until: int | None = None) -> Iterator[Batch]:
+    def stream(
+        self,
+        stream: str,
+        *,
+        tenant: str,
+        after_version: int = 0,
+        until: int | None = None,
+        types: Collection[str] | None = None,
+    ) -> Iterator[Batch]:
         """One batch of the stream."""
         rows = [r for r in self.rows[:until] if (r.tenant, r.stream) == (tenant, stream) and r.version > after_version]
         if rows:
@@ -208,6 +216,16 @@ class MemoryCut:
             for category, table in self._tables([r for r in self.rows if r.tenant == name]).items():
                 groups.append(SourceGroup(name, category, tuple(payload_columns(table)), table=table))
         return groups
+
+    def hold(self) -> MemoryCut:
+        """Nothing in memory goes away while someone has it."""
+        return self
+
+    def renew(self) -> None:
+        """It lasts."""
+
+    def release(self) -> None:
+        """It goes with its last user."""
 
     def _tables(self, rows: Sequence[Row]) -> dict[str, pa.Table]:
         parts: dict[str, list[Row]] = {}

@@ -488,9 +488,7 @@ def _fields(shown: Mapping[Leaf, str], schemas: Sequence[Schema], names: Mapping
     return [f"{_packed(item, name, shown, schemas, names)} AS {_name(name)}" for name, item in found.items()]
 
 
-def _packed(
-    item: Any, path: str, shown: Mapping[Leaf, str], schemas: Sequence[Schema], names: Mapping[str, str]
-) -> str:
+def _packed(item: Any, path: str, shown: Mapping[Leaf, str], schemas: Sequence[Schema], names: Mapping[str, str]) -> str:
     if isinstance(item, list):
         return item[0] if len(item) == 1 else f"coalesce({', '.join(item)})"
     parts = [f"{_name(name)} := {_packed(of, f'{path}.{name}', shown, schemas, names)}" for name, of in item.items()]

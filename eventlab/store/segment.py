@@ -1,27 +1,41 @@
 """Segments: sealed runs of the log as Parquet files of typed columns.
 
-A segment holds the events of one tenant and category within a run of positions, in position order. It is written once,
-durably, and named with a digest in the catalog; nothing else is ever opened.
+A segment holds events of one tenant and category within a run of positions. At level 0 it holds all of them, in position
+order; at level 1 it is one of N buckets of streams, sorted by (stream, version). It is written once, durably, and named
+with a digest in the catalog; nothing else is ever opened.
 """
 
 from __future__ import annotations
 
+import bisect
+import hashlib
 import io
 import os
-from collections.abc import Collection, Iterator, Sequence
+import threading
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from eventlab.errors import Damaged
 from eventlab.store.columns import payload_columns
-from eventlab.store.files import file_digest, write_durably
+from eventlab.store.files import LOCAL_DISK, Disk, write_durably
 
 ROW_GROUP: Final = 131_072
+#: A stream is read from one row group or two: small ones in sorted files, but never so many that the footer costs more.
+SORTED_ROW_GROUP: Final = 16_384
+SMALL_SORTED_ROW_GROUP: Final = 8_192
+SMALL_FILE_ROWS: Final = 500_000
+MAX_ROW_GROUPS: Final = 100
+#: Row groups of a sorted file that are read together when all of it is.
+GROUPS_AT_ONCE: Final = 16
 _DELTA: Final = ("position", "version", "commit", "recorded_at", "occurred_at")
 _DICTIONARY: Final = ("stream", "type", "tenant", "actor", "correlation_id")
 
@@ -35,35 +49,63 @@ class Written:
     digest: str
 
 
-def write_segment(path: Path, table: pa.Table) -> Written:
-    """Write a table of events in position order as a segment, durably."""
+class SegmentGone(Damaged):
+    """The file of a segment is not there; unless it was compacted since, it is lost."""
+
+
+def bucket_of(stream: str, buckets: int) -> int:
+    """The bucket of a stream: CRC-32 of its name in UTF-8, modulo a power of two."""
+    return zlib.crc32(stream.encode()) & (buckets - 1)
+
+
+def row_group_size(rows: int, *, by_stream: bool) -> int:
+    """How many rows a row group of a file of so many rows has."""
+    if not by_stream:
+        return ROW_GROUP
+    size = SMALL_SORTED_ROW_GROUP if rows < SMALL_FILE_ROWS else SORTED_ROW_GROUP
+    return max(size, -(-rows // MAX_ROW_GROUPS))
+
+
+def write_segment(path: Path, table: pa.Table, disk: Disk = LOCAL_DISK, *, by_stream: bool = False) -> Written:
+    """Write a table of events as a segment, durably: in position order, or sorted by (stream, version)."""
     payload = payload_columns(table)
     repeated = [name for name in payload if name.rsplit(":", 1)[1] in ("s", "dec", "json", "b", "d")]
+    # Within a file of one row group or many, a name is looked for by the bloom filter where order does not tell its place.
+    filters = {
+        "stream": {"ndv": min(len(table), ROW_GROUP), "fpp": 0.01},
+        "event_id": {"ndv": min(len(table), ROW_GROUP), "fpp": 0.01},
+    }
 
-    def write(temporary: Path) -> None:
+    def write(file: IO[bytes]) -> None:
         pq.write_table(
             table,
-            temporary,
-            row_group_size=ROW_GROUP,
+            file,
+            row_group_size=row_group_size(len(table), by_stream=by_stream),
             compression="zstd",
             compression_level=1,
             use_dictionary=[*_DICTIONARY, "tags.list.element", *repeated],
             column_encoding=dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED"),
             write_page_index=True,
-            bloom_filter_options={
-                "stream": {"ndv": min(len(table), ROW_GROUP), "fpp": 0.01},
-                "event_id": {"ndv": ROW_GROUP, "fpp": 0.01},
-            },
+            bloom_filter_options=None if by_stream else filters,
             store_schema=False,
         )
 
-    write_durably(path, write)
-    return Written(path, path.stat().st_size, file_digest(path))
+    write_durably(path, write, disk)
+    return Written(path, disk.size(path), disk.digest(path))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A mapped file, its footer, and a reader for each thread."""
+
+    source: pa.MemoryMappedFile
+    metadata: pq.FileMetaData
+    readers: threading.local
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A live segment of the catalog."""
+    """A live segment of the catalog; at level 1 it is `bucket` of `buckets`."""
 
     id: int
     path: Path
@@ -77,34 +119,90 @@ class Segment:
     columns: tuple[str, ...]
     min_recorded: int
     max_recorded: int
+    level: int = 0
+    bucket: int = 0
+    buckets: int = 1
+
+    @property
+    def by_stream(self) -> bool:
+        """Whether rows are sorted by (stream, version) and not by position."""
+        return self.level > 0
 
     def verify_digest(self) -> None:
         """`Damaged` when the file's bytes are not those that were written."""
         try:
-            digest = file_digest(self.path)
+            digest = LOCAL_DISK.digest(self.path)
         except FileNotFoundError:
-            raise Damaged(f"segment {self.path} is missing", hint="restore it from a backup", path=str(self.path)) from None
+            raise SegmentGone(f"segment {self.path} is missing", hint="restore it from a backup", path=str(self.path)) from None
         if digest != self.digest:
-            raise Damaged(
-                f"segment {self.path} is not what was written: its digest is {digest[:12]}…, "
-                f"the catalog says {self.digest[:12]}…",
-                hint="restore the file from a backup; its events are unreadable until then",
-                path=str(self.path),
-            )
+            raise self._changed(digest)
+
+    def _changed(self, digest: str) -> Damaged:
+        return Damaged(
+            f"segment {self.path} is not what was written: its digest is {digest[:12]}…, the catalog says {self.digest[:12]}…",
+            hint="restore the file from a backup; its events are unreadable until then",
+            path=str(self.path),
+        )
 
     @cached_property
+    def _opened(self) -> _Opened:
+        try:
+            source = pa.memory_map(str(self.path))
+        except FileNotFoundError:
+            raise SegmentGone(f"segment {self.path} is missing", hint="restore it from a backup", path=str(self.path)) from None
+        # Mapped first: these are the bytes that are checked, and read from now on, whatever becomes of the name.
+        digest = hashlib.sha256(source.read_buffer()).hexdigest()
+        if digest != self.digest:
+            raise self._changed(digest)
+        source.seek(0)
+        return _Opened(source, pq.read_metadata(source), threading.local())
+
+    def open(self) -> None:
+        """Map the file and check its digest, once (a flipped byte would be read back as wrong data, silently)."""
+        assert self._opened
+
+    @property
+    def metadata(self) -> pq.FileMetaData:
+        """The footer."""
+        return self._opened.metadata
+
+    @property
     def file(self) -> pq.ParquetFile:
-        """The open file, its digest checked once (a flipped byte would be read back as wrong data, silently)."""
-        self.verify_digest()
-        return pq.ParquetFile(self.path, memory_map=True)
+        """A reader of the open file for this thread: two threads may not share one."""
+        opened = self._opened
+        found: pq.ParquetFile | None = getattr(opened.readers, "file", None)
+        if found is None:
+            found = opened.readers.file = pq.ParquetFile(opened.source, metadata=opened.metadata)
+        return found
 
     def groups(self, after: int, until: int | None) -> list[int]:
         """The row groups that hold positions in `after` < position ≤ `until`."""
-        metadata = self.file.metadata
+        metadata = self.metadata
         found = []
         for i in range(metadata.num_row_groups):
             statistics = metadata.row_group(i).column(0).statistics
             if statistics.max > after and (until is None or statistics.min <= until):
+                found.append(i)
+        return found
+
+    @cached_property
+    def _last_streams(self) -> list[str]:
+        """The last stream of each row group of a sorted file."""
+        metadata = self.metadata
+        return [metadata.row_group(i).column(1).statistics.max for i in range(metadata.num_row_groups)]
+
+    def groups_of(self, stream: str) -> list[int]:
+        """The row groups that can hold a stream."""
+        metadata = self.metadata
+        first = bisect.bisect_left(self._last_streams, stream) if self.by_stream else 0
+        found = []
+        for i in range(first, metadata.num_row_groups):
+            statistics = metadata.row_group(i).column(1).statistics
+            if statistics.min > stream:
+                if self.by_stream:
+                    break
+                continue
+            if statistics.max >= stream:
                 found.append(i)
         return found
 
@@ -115,16 +213,90 @@ class Segment:
         # Parquet brings fixed-size binary, maps and the rest back as they were; only column order is set here.
         return table.select([*envelope, *wanted])
 
+    def of_stream(self, stream: str, envelope: Sequence[str], payload: Collection[str] | None) -> pa.Table | None:
+        """The rows of one stream in version order: look at the names first, then read only the row groups that have it."""
+        if self.by_stream and bucket_of(stream, self.buckets) != self.bucket:
+            return None
+        parts = []
+        for group in self.groups_of(stream):
+            names = self.file.read_row_group(group, columns=["stream"], use_threads=False).column(0)
+            mask = pc.equal(names, stream)
+            if pc.any(mask).as_py():
+                parts.append(self.read([group], envelope, payload).filter(mask))
+        return pa.concat_tables(parts) if parts else None
 
-def tables(
-    segments: Sequence[Segment], after: int, until: int | None, envelope: Sequence[str], payload: Collection[str] | None
-) -> Iterator[list[tuple[Segment, pa.Table]]]:
-    """The tables of one run's segments: a row group at a time for a single segment, else all at once (runs are bounded)."""
-    if len(segments) == 1:
-        for group in segments[0].groups(after, until):
-            yield [(segments[0], segments[0].read([group], envelope, payload))]
+
+@dataclass(frozen=True)
+class Reading:
+    """What a scan asks for: positions in `after` < position ≤ `until`, these envelope columns, and the payload of some types.
+
+    `pick` keeps the rows that a filter picks, out of a table of one category.
+    """
+
+    after: int
+    until: int
+    envelope: Sequence[str]
+    payload: Collection[str] | None
+    streams: frozenset[str] | None
+    pick: Callable[[pa.Table, str], pa.Table]
+
+
+def run_tables(segments: Sequence[Segment], reading: Reading) -> Iterator[list[pa.Table]]:
+    """One run's rows in position order, a bounded number at a time: each list holds one table a category.
+
+    A single segment in position order is read a row group at a time, several of one run all at once (runs are bounded).
+    An era that is sorted by stream is sorted again as a whole: it is bounded too.
+    """
+    if len(segments) == 1 and not segments[0].by_stream:
+        (segment,) = segments
+        for group in segment.groups(reading.after, reading.until):
+            table = segment.read([group], reading.envelope, reading.payload)
+            yield [clip(reading.pick(table, segment.category), reading.after, reading.until)]
+    elif segments and not segments[0].by_stream:
+        found = []
+        for segment in segments:
+            if groups := segment.groups(reading.after, reading.until):
+                table = segment.read(groups, reading.envelope, reading.payload)
+                found.append(clip(reading.pick(table, segment.category), reading.after, reading.until))
+        yield found
     elif segments:
-        yield [(s, s.read(groups, envelope, payload)) for s in segments if (groups := s.groups(after, until))]
+        yield from _era_tables(segments, reading)
+
+
+def _era_tables(segments: Sequence[Segment], reading: Reading) -> Iterator[list[pa.Table]]:
+    """The rows of sorted bucket files in position order: a slice of positions at a time, sorted a category at once."""
+    parts: dict[tuple[str, str], list[pa.Table]] = {}
+    for segment in segments:
+        groups: Sequence[int] = range(segment.metadata.num_row_groups)
+        if reading.streams is not None:
+            mine = [s for s in reading.streams if bucket_of(s, segment.buckets) == segment.bucket]
+            groups = sorted({group for stream in mine for group in segment.groups_of(stream)})
+        for low in range(0, len(groups), GROUPS_AT_ONCE):
+            table = segment.read(groups[low : low + GROUPS_AT_ONCE], reading.envelope, reading.payload)
+            position = table.column("position")
+            inside = pc.and_(pc.greater(position, reading.after), pc.less_equal(position, reading.until))
+            table = reading.pick(table.filter(inside), segment.category)
+            if len(table):
+                parts.setdefault((segment.tenant, segment.category), []).append(table)
+    whole = []
+    for key in sorted(parts):
+        table = pa.concat_tables(parts.pop(key), promote_options="default")
+        whole.append(table.take(pa.array(np.argsort(table.column("position").to_numpy(), kind="stable"))))
+    total = sum(map(len, whole))
+    if total:
+        positions = np.sort(np.concatenate([table.column("position").to_numpy() for table in whole]))
+        edges = [*positions[ROW_GROUP - 1 : -1 : ROW_GROUP].tolist(), int(positions[-1])]
+        low = 0
+        for high in edges:
+            yield [clip(table, low, high) for table in whole]
+            low = high
+
+
+def clip(table: pa.Table, after: int, until: int) -> pa.Table:
+    """The rows with `after` < position ≤ `until` of a table in position order."""
+    positions = table.column("position").to_numpy()
+    low, high = int(np.searchsorted(positions, after, "right")), int(np.searchsorted(positions, until, "right"))
+    return table if (low, high) == (0, len(positions)) else table.slice(low, max(0, high - low))
 
 
 def describe(path: Path) -> str:

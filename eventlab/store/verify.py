@@ -27,9 +27,12 @@ from eventlab.errors import Damaged, EventlabError
 from eventlab.model.schema import Schema
 from eventlab.store.base import ALL, Row, row_digest, unpack
 from eventlab.store.columns import ENVELOPE_NAMES
-from eventlab.store.disk import ID_WINDOW, DiskCut, DiskStore
+from eventlab.store.cut import DiskCut, HotStream, Layout
+from eventlab.store.disk import DiskStore
 from eventlab.store.files import file_digest
+from eventlab.store.gc import Hold
 from eventlab.store.query import SqlConnection
+from eventlab.store.seal import ID_WINDOW
 from eventlab.store.segment import Segment
 
 Severity = Literal["damage", "warning", "note"]
@@ -131,12 +134,12 @@ def verify(store: DiskStore, *, full: bool = False) -> Verified:
     left_out = []
     try:
         cut = store.cut()
+        layout = cut.layout
     except EventlabError as why:
         report.add("event-unreadable", "damage", why.message, why.hint)
         left_out.append("positions and single events, for the hot tail cannot be read")
     else:
-        segments = cut.segments
-        _runs(cut, seen, report)
+        _runs(layout, seen, report)
         if full:
             left_out += _whole_log(cut, seen, damaged, report)
     return Verified(
@@ -277,10 +280,10 @@ def _segment(segment: Segment) -> tuple[str, str] | None:
     return None
 
 
-def _runs(cut: DiskCut, seen: _Seen, report: _Report) -> None:
+def _runs(layout: Layout, seen: _Seen, report: _Report) -> None:
     """Positions are dense: each run's segments hold as many events as it has positions, and the hot events the rest."""
     rows: dict[tuple[int, int], int] = {}
-    for segment in cut.segments:
+    for segment in layout.segments:
         rows[segment.first, segment.last] = rows.get((segment.first, segment.last), 0) + segment.rows
     end = covered = 0
     for (first, last), count in sorted(rows.items()):
@@ -293,10 +296,10 @@ def _runs(cut: DiskCut, seen: _Seen, report: _Report) -> None:
                        "restore the missing segments from a backup", position=first)  # fmt: skip
         end = max(end, last)
         covered += last - first + 1
-    hot = sum(len(table) for part in cut.hot for table in part.tables.values())
-    if covered + hot != cut.head:
+    hot = sum(len(table) for part in layout.hot for table in part.tables.values())
+    if covered + hot != layout.head:
         report.add("positions-missing", "damage",
-                   f"{covered:,} sealed and {hot:,} hot events are not the {cut.head:,} that were acknowledged",
+                   f"{covered:,} sealed and {hot:,} hot events are not the {layout.head:,} that were acknowledged",
                    "restore a backup of the catalog", position=seen.sealed + 1)  # fmt: skip
 
 
@@ -328,9 +331,29 @@ def _read_models(store: DiskStore, report: _Report) -> None:
 # -- every event -----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Fixed:
+    """A layout that stays as it is."""
+
+    given: Layout
+
+    def layout(self, head: int, unlike: Layout | None = None) -> Layout:
+        """The same, always."""
+        return self.given
+
+    def hot_stream(self, tenant: str, stream: str, after_version: int, until: int) -> HotStream | None:
+        """Nobody asks for single streams here."""
+        return None
+
+    def hold(self, layout: Layout) -> Hold:
+        """Files that are gone are findings."""
+        return Hold(None, layout.generation, layout.segments)
+
+
 def _whole_log(cut: DiskCut, seen: _Seen, damaged: set[tuple[int, int]], report: _Report) -> list[str]:
     """Read everything that can be read; what could not be looked at."""
-    healthy = replace(cut, segments=tuple(s for s in cut.segments if (s.first, s.last) not in damaged))
+    whole = tuple(s for s in cut.layout.segments if (s.first, s.last) not in damaged)
+    healthy = replace(cut, store=_Fixed(replace(cut.layout, segments=whole)))
     if not _events(healthy, seen, damaged, report):
         return ["versions, ids and causes, for there are events that cannot be read"]
     if damaged:

@@ -67,11 +67,38 @@ def seal_every_second_write(store: Kept) -> None:
 
 def read(store: Kept) -> None:
     """The hot tail in memory grows a piece a write."""
-    store.inner.cut()
+    assert store.inner.cut().layout
+
+
+def compact(store: Kept) -> None:
+    """One era of buckets sorted by stream, made anew each time; what it was made of is deleted at once."""
+    store.inner.seal()
+    store.inner.compact(all=True)
+    store.inner.collect(grace=0)
+
+
+def compact_into_short_eras(store: Kept) -> None:
+    """Many eras of a few positions each, a sealed run, and hot events."""
+    if store.writes % 2:
+        store.inner.seal()
+    if store.writes % 4 == 1:
+        store.inner.compact(all=True, positions=5)
+        store.inner.collect(grace=0)
+
+
+def compact_sealed_runs_half_way(store: Kept) -> None:
+    """Eras close by themselves once the next is half full: the newest runs stay in position order."""
+    store.inner.seal()
+    store.inner.compact(positions=4)
 
 
 def close_and_open(store: Kept) -> None:
     store.reopen()
+
+
+STATES = [
+    leave_it, seal, seal_every_second_write, read, compact, compact_into_short_eras, compact_sealed_runs_half_way,
+]  # fmt: skip
 
 
 class TestMemoryStore(StoreContract):
@@ -81,7 +108,7 @@ class TestMemoryStore(StoreContract):
 
 
 class TestDiskStore(StoreContract):
-    @pytest.fixture(params=[leave_it, seal, seal_every_second_write, read], ids=lambda state: state.__name__)
+    @pytest.fixture(params=STATES, ids=lambda state: state.__name__)
     def store(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
         store = Kept(tmp_path / "log", request.param)
         yield store

@@ -159,6 +159,14 @@ class DiskIsMemory(RuleBasedStateMachine):
     def seal(self) -> None:
         self.disk.seal()
 
+    @rule(everything=st.booleans(), positions=st.sampled_from([3, 12, 10_000_000]))
+    def compact(self, everything: bool, positions: int) -> None:
+        self.disk.compact(all=everything, positions=positions)
+
+    @rule()
+    def collect(self) -> None:
+        self.disk.collect(grace=0)
+
     @rule()
     def close_and_open(self) -> None:
         self.disk.close()

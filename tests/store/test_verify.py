@@ -86,7 +86,7 @@ def test_an_empty_store_has_no_findings(tmp_path: Path) -> None:
 
 def test_every_flipped_byte_of_a_segment_is_noticed(store: DiskStore) -> None:
     chance = random.Random(7)
-    for segment in store.cut().segments:
+    for segment in store.segments():
         whole = segment.path.read_bytes()
         for _ in range(20):
             raw = bytearray(whole)
@@ -101,7 +101,7 @@ def test_every_flipped_byte_of_a_segment_is_noticed(store: DiskStore) -> None:
 
 
 def test_the_full_look_goes_on_around_damaged_segments(store: DiskStore) -> None:
-    first, *_, last = store.cut().segments
+    first, *_, last = store.segments()
     first.path.write_bytes(first.path.read_bytes()[:-1])
     last.path.unlink()
     store = reopened(store)

@@ -1,0 +1,177 @@
+"""Ingest: a chunk of rows gets its places after the head and becomes segments, all or nothing.
+
+The files are written outside the write transaction, betting that `head` does not move; inside it the bet is checked. A
+bet that is lost too often is not made again: the last try writes the files inside the transaction, and cannot lose.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventlab.model.schema import Schema
+from eventlab.store.base import Chunk, ChunkState
+from eventlab.store.columns import ENVELOPE_NAMES, payload_columns
+from eventlab.store.rules import refuse_early
+from eventlab.store.runs import Finished, Place, Reserved, Runs
+from eventlab.store.tail import heads_of, move_heads
+
+INGEST_BETS: Final = 2
+#: Records types, and which category uses them, in the transaction of the connection.
+Register = Callable[[sqlite3.Connection, int, Collection[tuple[str, Schema]]], object]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Rows that have places after `base`, written as files that are still pending; and the new heads of their streams."""
+
+    base: int
+    files: tuple[Finished, ...]
+    heads: tuple[pl.DataFrame, ...]
+
+
+@dataclass(frozen=True)
+class _Bet:
+    """The files that a chunk will be written to, if `head` is still `base` then."""
+
+    base: int
+    recorded_at: int
+    files: dict[Place, Reserved]
+
+
+def ingest(runs: Runs, register: Register, chunk: Chunk, *, tenant: str, now: int) -> ChunkState:
+    """Write a chunk as segments and register it, all or nothing; a chunk that is there stays as it is."""
+    for bet in range(INGEST_BETS + 1):
+        reserved: _Bet | None = None
+        placed: _Placed | None = None
+        try:
+            if bet < INGEST_BETS:
+                with runs.catalog.write() as connection:
+                    if done := _state(runs, connection, chunk, tenant):
+                        return done
+                    reserved = _reserve(runs, connection, chunk, tenant)
+                with runs.catalog.read() as connection:
+                    placed = _place(runs, connection, chunk, tenant, reserved, now)
+            with runs.catalog.write() as connection:
+                done = _state(runs, connection, chunk, tenant)
+                head = connection.execute("SELECT head FROM log").fetchone()[0]
+                if done is None and placed is None:
+                    # Slower for others, but it cannot lose.
+                    reserved = _reserve(runs, connection, chunk, tenant)
+                    placed = _place(runs, connection, chunk, tenant, reserved, now)
+                if done is None and placed is not None and placed.base == head:
+                    return _commit(runs, register, connection, chunk, tenant, placed)
+        except BaseException:
+            runs.abandon(reserved.files.values() if reserved is not None else ())
+            raise
+        runs.abandon(reserved.files.values() if reserved is not None else ())
+        if done is not None:
+            return done
+    raise AssertionError("the last try commits or raises")
+
+
+def chunk_states(connection: sqlite3.Connection, tenant_id: int, source: str) -> dict[int, ChunkState]:
+    """The chunks of a source that are in the log."""
+    rows = connection.execute(
+        "SELECT chunk, rows, first, last, digest FROM import_chunk WHERE tenant = ? AND source = ?", (tenant_id, source)
+    ).fetchall()
+    return {chunk: ChunkState(count, first, last, digest) for chunk, count, first, last, digest in rows}
+
+
+def _state(runs: Runs, connection: sqlite3.Connection, chunk: Chunk, tenant: str) -> ChunkState | None:
+    return chunk_states(connection, runs.tenants.ensure(connection, tenant), chunk.source).get(chunk.number)
+
+
+def _reserve(runs: Runs, connection: sqlite3.Connection, chunk: Chunk, tenant: str) -> _Bet:
+    base, last = connection.execute("SELECT head, recorded_at FROM log").fetchone()
+    places = [Place(tenant, category) for category in sorted(chunk.tables)]
+    return _Bet(base, last, runs.reserve(connection, places, base + 1, base + chunk.rows))
+
+
+def _place(runs: Runs, connection: sqlite3.Connection, chunk: Chunk, tenant: str, bet: _Bet, now: int) -> _Placed:
+    """Give the rows of a chunk their places after the head of now, and write them as segment files."""
+    recorded_at = max(now, bet.recorded_at)
+    tenant_id = runs.tenants.get(connection, tenant) or 0
+    files, heads = [], []
+    for place, reserved in bet.files.items():
+        table = chunk.tables[place.category]
+        if chunk.imported:
+            first = pc.min(table.column("recorded_at").combine_chunks().view(pa.int64())).as_py()
+            refuse_early(chunk.source, first, bet.recorded_at)
+        placed, of_streams = _with_places(table, bet.base, tenant, recorded_at, connection, tenant_id)
+        files.append(runs.write(reserved, placed))
+        heads.append(of_streams)
+    return _Placed(bet.base, tuple(files), tuple(heads))
+
+
+def _commit(
+    runs: Runs, register: Register, connection: sqlite3.Connection, chunk: Chunk, tenant: str, placed: _Placed
+) -> ChunkState:
+    tenant_id = runs.tenants.ensure(connection, tenant)
+    uses = [
+        (category, schema)
+        for schema in chunk.schemas
+        for category, table in chunk.tables.items()
+        if pc.any(_is_type(table, schema)).as_py()
+    ]
+    register(connection, tenant_id, uses)
+    first, last = placed.base + 1, placed.base + chunk.rows
+    for heads in placed.heads:
+        columns = (heads[name].to_list() for name in ("stream", "version", "first", "last"))
+        move_heads(connection, zip([tenant_id] * len(heads), *columns, strict=True))
+    connection.execute(
+        "INSERT INTO import_chunk VALUES(?, ?, ?, ?, ?, ?, ?)",
+        (tenant_id, chunk.source, chunk.number, chunk.rows, first, last, chunk.digest),
+    )
+    recorded_at = max(file.recorded_us[1] for file in placed.files)
+    connection.execute("UPDATE log SET head = ?, recorded_at = max(recorded_at, ?)", (last, recorded_at))
+    runs.publish(connection, placed.files)
+    return ChunkState(chunk.rows, first, last, chunk.digest)
+
+
+def _with_places(
+    table: pa.Table, base: int, tenant: str, recorded_at: int, connection: sqlite3.Connection, tenant_id: int
+) -> tuple[pa.Table, pl.DataFrame]:
+    """A chunk's table with what the log decides: position, version, tenant, commit; and the new heads of its streams."""
+    rows = table.num_rows
+    streams = pl.from_arrow(table.select(["stream", "offset"]))
+    assert isinstance(streams, pl.DataFrame)
+    counts = (
+        streams.group_by("stream")
+        .agg(pl.len().alias("count"), pl.col("offset").min().alias("first"), pl.col("offset").max().alias("last"))
+        .sort("stream")
+    )
+    before = heads_of(connection, tenant_id, counts["stream"].to_list())
+    known = pl.Series([before.get(s, 0) for s in counts["stream"].to_list()] if before else [0] * len(counts), dtype=pl.Int64)
+    heads = counts.select(
+        "stream",
+        (known + counts["count"].cast(pl.Int64)).alias("version"),
+        (pl.col("first") + base + 1).alias("first"),
+        (pl.col("last") + base + 1).alias("last"),
+    )
+    versions = streams.select(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over("stream").alias("v"), "stream")
+    if before:
+        versions = versions.join(counts.select("stream", known.alias("known")), on="stream", how="left", maintain_order="left")
+        versions = versions.select((pl.col("v") + pl.col("known")).alias("v"))
+    position = pa.array(table.column("offset").to_numpy() + (base + 1))
+    given = {name: table.column(name) for name in table.column_names if name != "offset"}
+    given |= {
+        "position": position,
+        "version": versions["v"].to_arrow(),
+        "tenant": pa.repeat(pa.scalar(tenant), rows),
+        "commit": position,
+    }
+    given.setdefault("recorded_at", pa.repeat(pa.scalar(recorded_at, pa.int64()), rows).view(pa.timestamp("us", "UTC")))
+    names = [*ENVELOPE_NAMES, *payload_columns(table)]
+    placed = pa.table([given[name] for name in names], names=names)
+    return placed, heads
+
+
+def _is_type(table: pa.Table, schema: Schema) -> Any:
+    return pc.and_(pc.equal(table.column("type"), schema.name), pc.equal(table.column("schema_version"), schema.version))

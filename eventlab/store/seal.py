@@ -1,0 +1,116 @@
+"""Seal: the hot rows before the first hole become segments, and are trimmed from the catalog."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from eventlab.model.schema import Schema
+from eventlab.store.base import Row, rows_to_table
+from eventlab.store.runs import Place, Runs, advance_sealed
+from eventlab.store.tail import EVENT_COLUMNS, by_category, row_of
+
+SEAL_ROWS: Final = 250_000
+#: Rows that are read or deleted at a time: a thread that seals lets go of the interpreter, and of the write lock, between.
+SLICE_ROWS: Final = 1_000
+TRIM_ROWS: Final = 2_000
+#: An event id that is given again within this many events is known to be a repeat; `expected` holds for ever.
+ID_WINDOW: Final = 1_000_000
+#: Called between slices of work.
+Pause = Callable[[], None]
+
+
+def no_pause() -> None:
+    """Go on at once."""
+
+
+def seal(runs: Runs, schemas: Callable[[sqlite3.Connection], Mapping[tuple[str, int], Schema]], pause: Pause = no_pause) -> int:
+    """Write the hot rows before the first hole as segments, then trim them; the number of events sealed.
+
+    Readers and writers see no difference. Of two that race the loser deletes its own files.
+    """
+    total = 0
+    while run := _first_hot_run(runs):
+        sealed = _seal_run(runs, *run, schemas, pause)
+        if not sealed:
+            break
+        total += sealed
+    _trim(runs, pause)
+    return total
+
+
+def _first_hot_run(runs: Runs) -> tuple[int, int] | None:
+    with runs.catalog.write() as connection:
+        advance_sealed(connection)
+        head, sealed = connection.execute("SELECT head, sealed FROM log").fetchone()
+        after = connection.execute(
+            "SELECT min(run_first) FROM segment WHERE state = 'live' AND run_first > ?", (sealed,)
+        ).fetchone()[0]
+    last = min(sealed + SEAL_ROWS, head if after is None else after - 1)
+    return (sealed + 1, last) if last > sealed else None
+
+
+def _seal_run(
+    runs: Runs,
+    first: int,
+    last: int,
+    schemas: Callable[[sqlite3.Connection], Mapping[tuple[str, int], Schema]],
+    pause: Pause,
+) -> int:
+    rows: list[Row] = []
+    for low in range(first, last + 1, SLICE_ROWS):
+        # Many short read transactions: a long one would keep the WAL from being moved into the database.
+        with runs.catalog.read() as connection:
+            raw = connection.execute(
+                f"SELECT {EVENT_COLUMNS} FROM event WHERE position BETWEEN ? AND ? ORDER BY position",
+                (low, min(low + SLICE_ROWS - 1, last)),
+            ).fetchall()
+            rows += [row_of(one, lambda number: runs.tenants.name(connection, number)) for one in raw]
+        pause()
+    if len(rows) != last - first + 1:
+        # Another process sealed and trimmed some of them in between.
+        return 0
+    with runs.catalog.read() as connection:
+        known = schemas(connection)
+    parts = by_category(rows)
+    with runs.catalog.write() as connection:
+        reserved = runs.reserve(connection, [Place(*key) for key in parts], first, last)
+    with runs.or_abandon(reserved.values()):
+        files = []
+        for key, part in parts.items():
+            files.append(runs.write(reserved[Place(*key)], rows_to_table(part, known)))
+            pause()
+        with runs.catalog.write() as connection:
+            won = connection.execute("SELECT sealed FROM log").fetchone()[0] == first - 1
+            if won:
+                runs.publish(connection, files)
+    if not won:
+        runs.abandon(reserved.values())
+    return last - first + 1 if won else 0
+
+
+def _trim(runs: Runs, pause: Pause) -> None:
+    """Delete hot rows that are sealed, and ids that fell out of the window, a batch a transaction."""
+    while True:
+        with runs.catalog.write() as connection:
+            gone = connection.execute(
+                "DELETE FROM event WHERE position IN (SELECT position FROM event WHERE position <= (SELECT sealed FROM log) "
+                "ORDER BY position LIMIT ?)",
+                (TRIM_ROWS,),
+            ).rowcount
+            head, floor = connection.execute("SELECT head, id_floor FROM log").fetchone()
+            behind = head - ID_WINDOW - floor
+            if behind > TRIM_ROWS:
+                # A floor that moved past ids of a large ingest has little to delete: those rows have no ids here.
+                connection.execute("DELETE FROM event_key WHERE position <= ?", (head - ID_WINDOW,))
+                connection.execute("UPDATE log SET id_floor = ?", (head - ID_WINDOW,))
+        pause()
+        if gone < TRIM_ROWS:
+            return
+
+
+def breathe() -> None:
+    """A pause for a background thread: others get the interpreter and the write lock."""
+    time.sleep(0.001)

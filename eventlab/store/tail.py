@@ -1,0 +1,189 @@
+"""The hot tail: events that are rows of the catalog and not yet part of a segment.
+
+Appends insert here; `Tail` keeps the same rows as Arrow tables for those who scan the log, fetched once per process and
+extended. A seal turns them into segments; rows at or below `sealed` are ignored, so trimming is never urgent.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from eventlab.errors import Damaged
+from eventlab.store.base import Draft, Row, row_digest, unpack
+from eventlab.store.columns import payload_columns
+from eventlab.store.rules import same_append
+
+EVENT_COLUMNS: Final = (
+    "position, tenant, stream, version, type, schema_version, event_id, recorded_at, occurred_at, correlation_id, "
+    "causation_id, actor, tags, commit_position, payload"
+)
+_INSERT: Final = f"INSERT INTO event({EVENT_COLUMNS}, digest) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPSERT_HEAD: Final = (
+    "INSERT INTO stream_head VALUES(?, ?, ?, ?, ?) ON CONFLICT(tenant, stream) DO UPDATE SET "
+    "version = excluded.version, last_position = excluded.last_position"
+)
+#: A tenant's name by its number.
+TenantName = Callable[[int], str]
+
+
+# -- rows in the catalog ---------------------------------------------------------------------------------------------------
+
+
+def insert(
+    connection: sqlite3.Connection, tenant_id: int, rows: Sequence[Row], blobs: Sequence[bytes], contents: Sequence[bytes]
+) -> None:
+    """Add rows to the tail, their ids to the window of known ids, and move the heads of their streams."""
+    connection.executemany(
+        _INSERT,
+        [
+            (
+                row.position, tenant_id, row.stream, row.version, row.type, row.schema_version, row.event_id, row.recorded_at,
+                row.occurred_at, row.correlation_id, row.causation_id, row.actor,
+                json.dumps(row.tags, ensure_ascii=False) if row.tags else None, row.commit, blob, row_digest(row),
+            )
+            for row, blob in zip(rows, blobs, strict=True)
+        ],
+    )  # fmt: skip
+    connection.executemany(
+        "INSERT INTO event_key VALUES(?, ?, ?, ?, ?)",
+        [(tenant_id, row.event_id, row.position, row.version, content) for row, content in zip(rows, contents, strict=True)],
+    )
+    heads: dict[str, tuple[int, int, int]] = {}
+    for row in rows:
+        heads[row.stream] = (row.version, heads.get(row.stream, (0, row.position, 0))[1], row.position)
+    move_heads(connection, ((tenant_id, stream, *numbers) for stream, numbers in heads.items()))
+
+
+def move_heads(connection: sqlite3.Connection, heads: Iterable[tuple[int, str, int, int, int]]) -> None:
+    """Record (tenant, stream, version, first position, last position); the first position of a known stream stays."""
+    connection.executemany(_UPSERT_HEAD, heads)
+
+
+def heads_of(connection: sqlite3.Connection, tenant_id: int, streams: Iterable[str]) -> dict[str, int]:
+    """The versions of those streams that have events."""
+    found = {}
+    for stream in dict.fromkeys(streams):
+        row = connection.execute(
+            "SELECT version FROM stream_head WHERE tenant = ? AND stream = ?", (tenant_id, stream)
+        ).fetchone()
+        if row is not None:
+            found[stream] = int(row[0])
+    return found
+
+
+def earlier(
+    connection: sqlite3.Connection, tenant_id: int, drafts: Sequence[Draft]
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Positions and versions of an append that is repeated; None for a new one."""
+    find = "SELECT position, content, version FROM event_key WHERE tenant = ? AND event_id = ?"
+    rows = [connection.execute(find, (tenant_id, draft.event_id)).fetchone() for draft in drafts]
+    positions = same_append(drafts, [None if row is None else (row[0], row[1]) for row in rows])
+    return None if positions is None else (positions, tuple(row[2] for row in rows))
+
+
+def row_of(raw: Sequence[Any], tenant_name: TenantName) -> Row:
+    """The row that EVENT_COLUMNS were read from; `Damaged` where it does not decode."""
+    position, tenant, *middle, tags, commit, payload = raw
+    try:
+        said = (tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(payload)))
+    except (TypeError, ValueError) as why:
+        raise damaged(f"position {position:,}", why) from why
+    values: list[Any] = [position, tenant_name(tenant), *middle, *said]
+    return Row(*values)
+
+
+def rows_between(connection: sqlite3.Connection, first: int, last: int, tenant_name: TenantName) -> Iterator[Row]:
+    """The hot rows of a run of positions, in order."""
+    found = connection.execute(
+        f"SELECT {EVENT_COLUMNS} FROM event WHERE position BETWEEN ? AND ? ORDER BY position", (first, last)
+    )
+    return (row_of(raw, tenant_name) for raw in found)
+
+
+def rows_of_stream(
+    connection: sqlite3.Connection, tenant_id: int, stream: str, after_version: int, until: int, tenant_name: TenantName
+) -> list[Row]:
+    """The hot rows of one stream after a version, by index."""
+    found = connection.execute(
+        f"SELECT {EVENT_COLUMNS} FROM event WHERE tenant = ? AND stream = ? AND version > ? AND position <= ? ORDER BY version",
+        (tenant_id, stream, after_version, until),
+    ).fetchall()
+    return [row_of(raw, tenant_name) for raw in found]
+
+
+def by_category(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Rows by tenant and category, in their order."""
+    parts: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        parts.setdefault((row.tenant, row.stream.partition("-")[0]), []).append(row)
+    return parts
+
+
+def damaged(where: str, why: Exception) -> Damaged:
+    """The error for hot events that do not decode."""
+    return Damaged(f"hot events at {where} cannot be read: {why}", hint="eventlab verify tells which; restore a backup")
+
+
+# -- the same rows in memory -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HotPart:
+    """A run of hot positions as one table a tenant and category."""
+
+    first: int
+    last: int
+    tables: dict[tuple[str, str], pa.Table]
+
+    def select(self, key: tuple[str, str], envelope: Sequence[str], payload: frozenset[str] | None) -> pa.Table:
+        """Some columns of one table; `payload` None asks for every payload column."""
+        table = self.tables[key]
+        return table.select([*envelope, *(c for c in payload_columns(table) if payload is None or c in payload)])
+
+    def position_at(self, recorded_us: int) -> int:
+        """The last position recorded at or before a moment, `first - 1` when there is none."""
+        found = self.first - 1
+        for table in self.tables.values():
+            times = table.column("recorded_at").combine_chunks().view(pa.int64()).to_numpy()
+            at = int(np.searchsorted(times, recorded_us, "right"))
+            if at:
+                found = max(found, table.column("position")[at - 1].as_py())
+        return found
+
+
+class Tail:
+    """Hot rows as Arrow, fetched once per process and extended; parts are merged so that there are never many."""
+
+    MERGE_AT = 32
+
+    def __init__(self) -> None:
+        self._holes: dict[int, list[HotPart]] = {}
+
+    def extend(self, first: int, last: int, fetch: Callable[[int, int], dict[tuple[str, str], pa.Table]]) -> None:
+        """Bring the hole that begins at `first` up to `last`."""
+        parts = self._holes.setdefault(first, [])
+        begin = parts[-1].last + 1 if parts else first
+        if begin <= last:
+            parts.append(HotPart(begin, last, fetch(begin, last)))
+        if len(parts) > self.MERGE_AT:
+            self._holes[first] = [_merged(parts)]
+
+    def parts(self) -> tuple[HotPart, ...]:
+        """All parts, in position order."""
+        return tuple(part for first in sorted(self._holes) for part in self._holes[first])
+
+
+def _merged(parts: Sequence[HotPart]) -> HotPart:
+    found: dict[tuple[str, str], list[pa.Table]] = {}
+    for part in parts:
+        for key, table in part.tables.items():
+            found.setdefault(key, []).append(table)
+    whole = {key: pa.concat_tables(some, promote_options="default").combine_chunks() for key, some in found.items()}
+    return HotPart(parts[0].first, parts[-1].last, whole)
