@@ -97,6 +97,18 @@ class Appended:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """An append is done only if nothing that `filter` picks was appended after the position `after`.
+
+    So a decision may rest on any events, not on one stream alone (a dynamic consistency boundary): what it read is what
+    there is. Of the same tenant, like all that an append sees.
+    """
+
+    filter: Filter
+    after: int
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Rows of an ingest in their final order, one table a category: the envelope but for what the log decides, and payload.
 
@@ -223,6 +235,16 @@ class ReadModelBase:
     table: Callable[[], pa.Table]
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of one stream at a version, in stored form, made by code of one fingerprint. It can be deleted at any time."""
+
+    fingerprint: str
+    version: int
+    position: int
+    state: tuple[Any, ...]
+
+
 class Store(Protocol):
     """The log. `append` and `cut` are all that a model needs; the rest keeps it in shape."""
 
@@ -230,8 +252,22 @@ class Store(Protocol):
     store_id: str
 
     def append(
-        self, drafts: Sequence[Draft], *, tenant: str, expected: Mapping[str, int], repeats: bool, now: int | None = None
-    ) -> Appended: ...
+        self,
+        drafts: Sequence[Draft],
+        *,
+        tenant: str,
+        expected: Mapping[str, int],
+        repeats: bool,
+        condition: Condition | None = None,
+        now: int | None = None,
+    ) -> Appended:
+        """Append all drafts or none.
+
+        `expected` are the versions that streams must be at, `condition` what must not have been appended; `repeats` says
+        that the ids are the caller's own, so that an append may be one that was done before.
+        """
+        ...
+
     def cut(self) -> Cut: ...
     def version(self, tenant: str, stream: str) -> int: ...
     def ingest(self, chunk: Chunk, *, tenant: str, now: int | None = None) -> ChunkState: ...
@@ -241,6 +277,8 @@ class Store(Protocol):
         ...
 
     def seal(self) -> int: ...
+    def snapshot(self, tenant: str, stream: str, model: str) -> Snapshot | None: ...
+    def save_snapshot(self, tenant: str, stream: str, model: str, snapshot: Snapshot) -> None: ...
     def read_models(self, tenant: str) -> dict[str, ReadModelBase]: ...
     def save_read_model(self, name: str, tenant: str, fingerprint: str, position: int, table: pa.Table) -> ReadModelBase: ...
     def close(self) -> None: ...
@@ -464,7 +502,7 @@ class RowBatch(Batch):
         return len(self._rows)
 
     @cached_property
-    def tables(self) -> tuple[pa.Table, ...]:  # type: ignore[override]
+    def tables(self) -> tuple[pa.Table, ...]:
         return (rows_to_table(self._rows, self.schemas),)
 
     def events(self, class_of: ClassOf) -> list[Any]:

@@ -16,7 +16,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,17 +29,32 @@ from eventlab.store import place as placing
 from eventlab.store import schemas as registry
 from eventlab.store import seal as sealing
 from eventlab.store import tail
-from eventlab.store.base import Appended, Chunk, ChunkState, Draft, ReadModelBase, Row, pack, rows_to_table
+from eventlab.store.base import (
+    Appended,
+    Chunk,
+    ChunkState,
+    Condition,
+    Draft,
+    ReadModelBase,
+    Row,
+    Snapshot,
+    pack,
+    rows_to_table,
+    unpack,
+)
 from eventlab.store.catalog import Catalog, Names, forked
 from eventlab.store.compact import Compacted
 from eventlab.store.cut import DiskCut, HotStream, Layout, TypesOf
 from eventlab.store.files import LOCAL_DISK, Disk, make_folders, refuse_unsafe_disk, remove, write_durably
 from eventlab.store.gc import Collected, Hold
-from eventlab.store.rules import late_retry, recorded, refuse_stale
+from eventlab.store.rules import late_retry, recorded, refuse_met, refuse_stale
 from eventlab.store.runs import Runs
 from eventlab.store.seal import Pause, no_pause
 from eventlab.store.segment import Segment
 from eventlab.store.tail import Tail
+
+#: So many events are looked at under the write lock for what an append condition forbids.
+LOOK_UNDER_LOCK: Final = 256
 
 
 class DiskStore:
@@ -67,30 +82,45 @@ class DiskStore:
     # -- append
 
     def append(
-        self, drafts: Sequence[Draft], *, tenant: str, expected: Mapping[str, int], repeats: bool, now: int | None = None
+        self,
+        drafts: Sequence[Draft],
+        *,
+        tenant: str,
+        expected: Mapping[str, int],
+        repeats: bool,
+        condition: Condition | None = None,
+        now: int | None = None,
     ) -> Appended:
-        """Append all drafts or none, in one transaction; `repeats` says that the ids are the caller's own."""
+        """Append all drafts or none, in one transaction; see `store.base.Store`."""
         blobs = [pack(draft.payload) for draft in drafts]
         ids = tuple(uuid.UUID(bytes=draft.event_id) for draft in drafts)
+        seen = condition.after if condition is not None else 0
         try:
-            with self._catalog.write() as connection:
-                tenant_id = self._tenants.ensure(connection, tenant)
-                if repeats and (earlier := tail.earlier(connection, tenant_id, drafts)):
-                    return Appended(earlier[0], ids=ids, versions=earlier[1], repeated=True)
-                heads = tail.heads_of(connection, tenant_id, [*expected, *(draft.stream for draft in drafts)])
-                for stream, version in expected.items():
-                    refuse_stale(stream, version, heads.get(stream, 0), ())
-                uses = dict.fromkeys((draft.stream.partition("-")[0], draft.schema) for draft in drafts)
-                known = self._register(connection, tenant_id, uses)
-                head, last = connection.execute("SELECT head, recorded_at FROM log").fetchone()
-                recorded_at = max(self._now() if now is None else now, last)
-                rows = []
-                for position, draft in enumerate(drafts, head + 1):
-                    heads[draft.stream] = version = heads.get(draft.stream, 0) + 1
-                    rows.append(recorded(draft, position, version, tenant, recorded_at, head + 1))
-                tail.insert(connection, tenant_id, rows, blobs, [draft.content for draft in drafts])
-                connection.execute("UPDATE log SET head = ?, recorded_at = ?", (head + len(rows), recorded_at))
+            while True:
+                with self._catalog.write() as connection:
+                    tenant_id = self._tenants.ensure(connection, tenant)
+                    if repeats and (earlier := tail.earlier(connection, tenant_id, drafts)):
+                        return Appended(earlier[0], ids=ids, versions=earlier[1], repeated=True)
+                    heads = tail.heads_of(connection, tenant_id, [*expected, *(draft.stream for draft in drafts)])
+                    for stream, version in expected.items():
+                        refuse_stale(stream, version, heads.get(stream, 0), ())
+                    if condition is None or self._still_holds(connection, tenant_id, condition, seen):
+                        uses = dict.fromkeys((draft.stream.partition("-")[0], draft.schema) for draft in drafts)
+                        known = self._register(connection, tenant_id, uses)
+                        head, last = connection.execute("SELECT head, recorded_at FROM log").fetchone()
+                        recorded_at = max(self._now() if now is None else now, last)
+                        rows = []
+                        for position, draft in enumerate(drafts, head + 1):
+                            heads[draft.stream] = version = heads.get(draft.stream, 0) + 1
+                            rows.append(recorded(draft, position, version, tenant, recorded_at, head + 1))
+                        tail.insert(connection, tenant_id, rows, blobs, [draft.content for draft in drafts])
+                        connection.execute("UPDATE log SET head = ?, recorded_at = ?", (head + len(rows), recorded_at))
+                        break
+                # Too much to look at under the lock: it is looked at outside, and only what comes after that inside.
+                seen = self._looked_at(condition, seen, tenant)
         except Conflict as conflict:
+            if "stream" not in conflict.facts:
+                raise
             cut = self.cut()
 
             def rows_after(stream: str, version: int) -> list[Row]:
@@ -104,6 +134,31 @@ class DiskStore:
             raise
         self._schemas = known
         return Appended(tuple(row.position for row in rows), ids=ids, versions=tuple(row.version for row in rows))
+
+    def _still_holds(self, connection: sqlite3.Connection, tenant_id: int, condition: Condition, seen: int) -> bool:
+        """Look for what a condition forbids after `seen`, under the lock; False where that is too much, or not hot."""
+        head = connection.execute("SELECT head FROM log").fetchone()[0]
+        if head - seen > LOOK_UNDER_LOCK:
+            return False
+        found = tail.envelopes_after(connection, seen)
+        if len(found) != head - seen:
+            return False
+        met = [
+            (position, name)
+            for position, of, name, stream, tags in found
+            if of == tenant_id and condition.filter.matches(name, stream, tags)
+        ]
+        refuse_met(condition, met)
+        return True
+
+    def _looked_at(self, condition: Condition, seen: int, tenant: str) -> int:
+        """Look for what a condition forbids after `seen` in the log as it is; how far that is."""
+        cut = self.cut()
+        found: list[tuple[int, str]] = []
+        for batch in cut.batches(condition.filter, tenant=tenant, after=seen, envelope=("position", "type"), types=()):
+            found += zip(batch.envelope.position, batch.envelope.type, strict=True)
+        refuse_met(condition, found)
+        return max(seen, cut.head)
 
     def _register(
         self, connection: sqlite3.Connection, tenant_id: int, uses: Collection[tuple[str, Schema]]
@@ -236,6 +291,30 @@ class DiskStore:
             return {key: rows_to_table(part, schemas) for key, part in parts.items()}
         except (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError) as why:
             raise tail.damaged(f"positions {first:,} to {last:,}", why) from why
+
+    # -- snapshots
+
+    def snapshot(self, tenant: str, stream: str, model: str) -> Snapshot | None:
+        """The last snapshot of a stream for a model, whoever's code made it."""
+        with self._catalog.read() as connection:
+            row = connection.execute(
+                "SELECT fingerprint, version, position, state FROM snapshot WHERE tenant = ? AND stream = ? AND model = ?",
+                (self._tenants.get(connection, tenant), stream, model),
+            ).fetchone()
+            return None if row is None else Snapshot(row[0], row[1], row[2], tuple(unpack(row[3])))
+
+    def save_snapshot(self, tenant: str, stream: str, model: str, snapshot: Snapshot) -> None:
+        """Keep a snapshot in the place of an older one; one that is newer, of the same code, stays."""
+        with self._catalog.write() as connection:
+            connection.execute(
+                "INSERT INTO snapshot VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(tenant, stream, model) DO UPDATE SET "
+                "fingerprint = excluded.fingerprint, version = excluded.version, position = excluded.position, "
+                "state = excluded.state WHERE excluded.version > version OR excluded.fingerprint != fingerprint",
+                (
+                    self._tenants.ensure(connection, tenant), stream, model, snapshot.fingerprint, snapshot.version,
+                    snapshot.position, pack(snapshot.state),
+                ),
+            )  # fmt: skip
 
     # -- read models
 

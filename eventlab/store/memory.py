@@ -23,9 +23,11 @@ from eventlab.store.base import (
     Batch,
     Chunk,
     ChunkState,
+    Condition,
     Draft,
     ReadModelBase,
     Row,
+    Snapshot,
     SourceGroup,
     Tenant,
     content_digest,
@@ -34,7 +36,7 @@ from eventlab.store.base import (
     rows_to_table,
 )
 from eventlab.store.columns import ENVELOPE_NAMES, payload_columns, stored_column
-from eventlab.store.rules import late_retry, recorded, refuse_early, refuse_stale, same_append
+from eventlab.store.rules import late_retry, recorded, refuse_early, refuse_met, refuse_stale, same_append
 
 
 class MemoryStore:
@@ -53,7 +55,14 @@ class MemoryStore:
         self._read_models: dict[tuple[str, str], ReadModelBase] = {}
 
     def append(
-        self, drafts: Sequence[Draft], *, tenant: str, expected: Mapping[str, int], repeats: bool, now: int | None = None
+        self,
+        drafts: Sequence[Draft],
+        *,
+        tenant: str,
+        expected: Mapping[str, int],
+        repeats: bool,
+        condition: Condition | None = None,
+        now: int | None = None,
     ) -> Appended:
         """Append all drafts or none; see `store.base.Store`."""
         with self._lock:
@@ -68,6 +77,10 @@ class MemoryStore:
                 if repeats and (late := late_retry(drafts, expected, after, self._schemas)):
                     return late
                 raise
+            if condition is not None:
+                later = [row for row in self._rows[condition.after :] if row.tenant == tenant]
+                met = [row for row in later if condition.filter.matches(row.type, row.stream, row.tags)]
+                refuse_met(condition, [(row.position, row.type) for row in met])
             self._register([draft.schema for draft in drafts])
             recorded_at = max(self._now() if now is None else now, self.last_recorded())
             first = len(self._rows) + 1
@@ -121,6 +134,13 @@ class MemoryStore:
     def seal(self) -> int:
         """Nothing to seal in memory."""
         return 0
+
+    def snapshot(self, tenant: str, stream: str, model: str) -> Snapshot | None:
+        """Events in memory are as near as any snapshot."""
+        return None
+
+    def save_snapshot(self, tenant: str, stream: str, model: str, snapshot: Snapshot) -> None:
+        """Nothing to keep."""
 
     def read_models(self, tenant: str) -> dict[str, ReadModelBase]:
         """The bases of read models, by name."""

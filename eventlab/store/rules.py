@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from eventlab.errors import Conflict, DuplicateEvent, IngestRefused
 from eventlab.model.schema import Schema
 from eventlab.model.types import from_us
-from eventlab.store.base import Appended, Draft, Row, content_digest, pack
+from eventlab.store.base import Appended, Condition, Draft, Row, content_digest, pack
 
 
 def recorded(draft: Draft, position: int, version: int, tenant: str, recorded_at: int, commit: int) -> Row:
@@ -34,6 +34,21 @@ def refuse_stale(stream: str, expected: int, actual: int, types: Sequence[str]) 
         stream=stream,
         expected=expected,
         actual=actual,
+    )
+
+
+def refuse_met(condition: Condition, found: Sequence[tuple[int, str]]) -> None:
+    """`Conflict`, when events that the condition is about came after what the writer saw; (position, type) of each."""
+    if not found:
+        return
+    names = list(dict.fromkeys(name for _, name in found))
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    raise Conflict(
+        f"cannot append: {len(found)} event{'s'[: len(found) != 1]} that {condition.filter} picks came after position "
+        f"{condition.after:,}, the first at {found[0][0]:,}: {shown}.",
+        hint="read and decide again, or let lab.decide(filter, function, attempts=3) do it.",
+        condition=condition,
+        position=found[0][0],
     )
 
 

@@ -88,6 +88,14 @@ def earlier(
     return None if positions is None else (positions, tuple(row[2] for row in rows))
 
 
+def envelopes_after(connection: sqlite3.Connection, position: int) -> list[tuple[int, int, str, str, list[str]]]:
+    """Position, tenant, type, stream and tags of the hot events after a position."""
+    found = connection.execute(
+        "SELECT position, tenant, type, stream, tags FROM event WHERE position > ? ORDER BY position", (position,)
+    )
+    return [(at, of, name, stream, json.loads(tags) if tags else []) for at, of, name, stream, tags in found]
+
+
 def row_of(raw: Sequence[Any], tenant_name: TenantName) -> Row:
     """The row that EVENT_COLUMNS were read from; `Damaged` where it does not decode."""
     position, tenant, *middle, tags, commit, payload = raw

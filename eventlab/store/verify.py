@@ -33,7 +33,7 @@ from eventlab.store.files import file_digest
 from eventlab.store.gc import Hold
 from eventlab.store.query import SqlConnection
 from eventlab.store.seal import ID_WINDOW
-from eventlab.store.segment import Segment
+from eventlab.store.segment import Segment, bucket_of
 
 Severity = Literal["damage", "warning", "note"]
 
@@ -268,16 +268,29 @@ def _segment(segment: Segment) -> tuple[str, str] | None:
     except Damaged:
         return "segment-changed", f"segment {segment.path.name} is not what was written"
     file = pq.ParquetFile(segment.path)
-    numbers = file.read(columns=["position", "recorded_at"], use_threads=False)
-    positions = numbers.column("position").to_numpy()
+    numbers = file.read(columns=["position", "stream", "version", "recorded_at"], use_threads=False).combine_chunks()
+    positions = np.sort(numbers.column("position").to_numpy())
     times = pc.min_max(numbers.column("recorded_at").combine_chunks().view(pa.int64()))
     inside = len(positions) == segment.rows and positions[0] >= segment.first and positions[-1] <= segment.last
-    in_order = bool(np.all(np.diff(positions) > 0))
+    once = bool(np.all(np.diff(positions) > 0))
     timed = (times["min"].as_py(), times["max"].as_py()) == (segment.min_recorded, segment.max_recorded)
     columns = tuple(name for name in file.schema_arrow.names if ":" in name)
-    if not (inside and in_order and timed and columns == segment.columns):
+    in_order = (
+        _by_stream(segment, numbers) if segment.by_stream else bool(np.all(positions == numbers.column("position").to_numpy()))
+    )
+    if not (inside and once and timed and in_order and columns == segment.columns):
         return "segment-disagrees", f"segment {segment.path.name} does not hold what the catalog says of it"
     return None
+
+
+def _by_stream(segment: Segment, numbers: pa.Table) -> bool:
+    """Whether a bucket file is sorted by (stream, version), and holds no stream of another bucket."""
+    streams = numbers.column("stream").combine_chunks()
+    versions = numbers.column("version").to_numpy()
+    same = pc.equal(streams[1:], streams[:-1]).to_numpy(zero_copy_only=False)
+    later = pc.greater(streams[1:], streams[:-1]).to_numpy(zero_copy_only=False)
+    ordered = bool(np.all(later | (same & (np.diff(versions) == 1))))
+    return ordered and all(bucket_of(name, segment.buckets) == segment.bucket for name in streams.unique().to_pylist())
 
 
 def _runs(layout: Layout, seen: _Seen, report: _Report) -> None:

@@ -14,6 +14,7 @@ hold is what the rest of eventlab relies on, and no more. The helpers make draft
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import threading
@@ -29,7 +30,7 @@ from eventlab.errors import Conflict, DuplicateEvent, EventlabError, IngestRefus
 from eventlab.model.filters import EVERYTHING, Clause, Filter
 from eventlab.model.schema import Schema
 from eventlab.model.types import MOMENT_MIN
-from eventlab.store.base import ALL, Appended, Chunk, Cut, Draft, Row, Store, Tenant, content_digest, pack
+from eventlab.store.base import ALL, Appended, Chunk, Condition, Cut, Draft, Row, Store, Tenant, content_digest, pack
 from eventlab.store.columns import ENVELOPE, payload_array
 from eventlab.testing.strategies import EDGES
 
@@ -120,10 +121,11 @@ def append(
     tenant: str = "a",
     expected: Mapping[str, int] | None = None,
     repeats: bool = False,
+    condition: Condition | None = None,
     now: int | None = None,
 ) -> Appended:
     """`Store.append` with defaults."""
-    return store.append(drafts, tenant=tenant, expected=expected or {}, repeats=repeats, now=now)
+    return store.append(drafts, tenant=tenant, expected=expected or {}, repeats=repeats, condition=condition, now=now)
 
 
 def refused(kind: type[EventlabError], store: Store, call: Callable[[], object]) -> EventlabError:
@@ -274,6 +276,58 @@ class StoreContract:
         for stream in ("order-0", "order-1", "item-1"):
             versions = [r.version for r in found if r.stream == stream]
             assert versions == list(range(1, len(versions) + 1))
+
+    # -- conditions
+
+    def test_an_append_is_refused_when_what_its_condition_picks_came_after_what_was_read(self, store: Store) -> None:
+        vip = Filter((Clause(types=frozenset({"Counted"}), tags=frozenset({"vip"})),))
+        append(store, draft("order-1", 1, tags=("vip",)), draft("order-2", 2))
+        append(store, draft("order-3", 3), condition=Condition(vip, 2))
+        append(store, draft("order-4", "x", 1, schema=NAMED, tags=("vip",)), condition=Condition(vip, 1))
+        append(store, draft("order-5", 1, tags=("vip",)), condition=Condition(vip, 4))
+        for after in (0, 1, 4):
+            condition = Condition(vip, after)
+            stale = refused(Conflict, store, functools.partial(append, store, draft("order-6", 6), condition=condition))
+            assert stale.position == (1 if after == 0 else 5)
+            assert f"after position {after}" in str(stale)
+        assert append(store, draft("order-6", 6), condition=Condition(vip, 5)).positions == (6,)
+
+    def test_a_condition_is_about_the_events_of_the_same_tenant(self, store: Store) -> None:
+        every = Filter((Clause(categories=frozenset({"order"})),))
+        append(store, draft("order-1", 1), tenant="b")
+        assert append(store, draft("order-1", 1), condition=Condition(every, 0)).positions == (2,)
+        refused(Conflict, store, lambda: append(store, draft("order-1", 1), tenant="b", condition=Condition(every, 0)))
+
+    def test_a_condition_and_an_expected_version_must_both_hold(self, store: Store) -> None:
+        items = Filter((Clause(categories=frozenset({"item"})),))
+        append(store, draft("order-1", 1))
+        mine = draft("order-1", 2)
+        refused(Conflict, store, lambda: append(store, mine, expected={"order-1": 0}, condition=Condition(items, 1)))
+        append(store, draft("item-1", 1))
+        refused(Conflict, store, lambda: append(store, mine, expected={"order-1": 1}, condition=Condition(items, 1)))
+        append(store, mine, expected={"order-1": 1}, condition=Condition(items, 2))
+
+    def test_a_repeat_of_an_append_with_a_condition_is_the_same_success(self, store: Store) -> None:
+        every = Filter((Clause(),))
+        mine = draft("order-1", 1)
+        first = append(store, mine, condition=Condition(every, 0), repeats=True)
+        again = append(store, mine, condition=Condition(every, 0), repeats=True)
+        assert (again.positions, again.repeated) == (first.positions, True)
+
+    def test_of_writers_with_one_condition_one_wins(self, store: Store) -> None:
+        seat = Filter((Clause(tags=frozenset({"seat:1"})),))
+        won = _at_once(8, lambda i: append(store, draft(f"booking-{i}", i, tags=("seat:1",)), condition=Condition(seat, 0)))
+        assert sum(isinstance(done, Appended) for done in won) == 1
+        assert store.cut().head == 1
+
+    def test_a_condition_looks_at_however_many_events_there_are(self, store: Store) -> None:
+        vip = Filter((Clause(tags=frozenset({"vip"})),))
+        append(store, *(draft("order-1", i) for i in range(400)))
+        append(store, draft("order-2", 1), condition=Condition(vip, 0))
+        append(store, draft("order-2", 2, tags=("vip",)))
+        append(store, *(draft("order-1", i) for i in range(400)))
+        stale = refused(Conflict, store, lambda: append(store, draft("order-2", 3), condition=Condition(vip, 0)))
+        assert stale.position == 402
 
     # -- repeats
 

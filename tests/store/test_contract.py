@@ -126,3 +126,4 @@ class TestDiskStoreThatIsClosedAndOpenedAfterEachWrite(StoreContract):
     test_a_cut_never_changes = None  # type: ignore[assignment]
     test_nothing_is_lost_when_several_threads_append = None  # type: ignore[assignment]
     test_of_writers_with_one_expected_version_one_wins = None  # type: ignore[assignment]
+    test_of_writers_with_one_condition_one_wins = None  # type: ignore[assignment]

@@ -16,7 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from eventlab.errors import EventlabError
 from eventlab.model.filters import Clause, Filter
 from eventlab.model.schema import Schema
-from eventlab.store.base import ALL, Appended, Cut, Draft, content_digest, pack
+from eventlab.store.base import ALL, Appended, Condition, Cut, Draft, content_digest, pack
 from eventlab.store.disk import open_store
 from eventlab.store.memory import MemoryStore
 from eventlab.testing.contract import append, chunk, rows, stream_rows
@@ -107,6 +107,12 @@ class DiskIsMemory(RuleBasedStateMachine):
         expected[other] = max(0, self.memory.version(tenant, other) + off)
         done = self.both(lambda store: append(store, *given, tenant=tenant, expected=expected, repeats=True))
         return (given, tenant, expected) if isinstance(done, Appended) else multiple()
+
+    @rule(given=events, tenant=tenants, back=st.integers(0, 6), picks=st.sampled_from(FILTERS))
+    def append_unless(self, given: list[Draft], tenant: str, back: int, picks: Filter) -> None:
+        given = self.distinct(given)
+        condition = Condition(picks, max(0, self.memory.cut().head - back))
+        self.both(lambda store: append(store, *given, tenant=tenant, condition=condition))
 
     @rule(earlier=made)
     def repeat(self, earlier: tuple[list[Draft], str, dict[str, int]]) -> None:

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from eventlab.model.schema import Schema
 from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.info import WIDE_CATEGORY, info
+from eventlab.store.segment import write_segment
 from eventlab.store.verify import Verified, verify
 from eventlab.testing.contract import append, chunk, draft
 
@@ -76,6 +78,11 @@ def test_a_sound_store_has_no_findings(store: DiskStore, full: bool) -> None:
     assert (report.ok, report.events, report.left_out) == (True, store.cut().head, ())
     store.seal()
     assert verify(store, full=full).findings == ()
+    store.compact(all=True)
+    append(store, draft("order-1", 1))
+    assert verify(store, full=full).findings == ()
+    assert store.collect(grace=0).files > 0
+    assert verify(store, full=full).findings == ()
 
 
 def test_an_empty_store_has_no_findings(tmp_path: Path) -> None:
@@ -98,6 +105,18 @@ def test_every_flipped_byte_of_a_segment_is_noticed(store: DiskStore) -> None:
             assert not report.ok
         segment.path.write_bytes(whole)
     assert verify(store).ok
+
+
+def test_a_bucket_file_in_another_order_is_noticed(store: DiskStore) -> None:
+    store.seal()
+    store.compact(all=True)
+    segment = max(store.segments(), key=lambda s: s.rows)
+    table = pq.read_table(segment.path)
+    written = write_segment(segment.path, table.take(list(range(len(table)))[::-1]), by_stream=True)
+    edited(store, f"UPDATE segment SET digest = '{written.digest}', bytes = {written.bytes} WHERE id = {segment.id}")
+    store = reopened(store)
+    assert codes(verify(store)) == {"segment-disagrees"}
+    store.close()
 
 
 def test_the_full_look_goes_on_around_damaged_segments(store: DiskStore) -> None:
