@@ -151,6 +151,10 @@ class NewerFormat(StoreError):
     """The store was written by a newer eventlab."""
 
 
+class OlderFormat(StoreError):
+    """The store was written by an older eventlab, and is not brought up to date by surprise."""
+
+
 class UnsafeDisk(StoreError):
     """The folder lies on a file system whose locks or fsync cannot be trusted."""
 

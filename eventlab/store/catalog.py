@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from eventlab.errors import Busy, Damaged, EventlabError, NewerFormat, NoStore, Poisoned, ReadOnly, StoreError
+from eventlab.errors import Busy, Damaged, EventlabError, NewerFormat, NoStore, OlderFormat, Poisoned, ReadOnly, StoreError
 from eventlab.model.types import MOMENT_MIN
 from eventlab.store.files import disk_full
 
@@ -158,10 +158,13 @@ class Catalog:
             return False
         found = connection.execute("SELECT format FROM log").fetchone()[0]
         if found > FORMAT:
-            raise NewerFormat(
+            raise newer_format(self.root, found)
+        if found < FORMAT:
+            raise OlderFormat(
                 f"the store in {self.root} has format {found}, and this eventlab reads format {FORMAT}",
-                hint="install a newer eventlab: pip install --upgrade eventlab",
+                hint=f"eventlab upgrade --store {self.root} brings it up to date, in place; back it up before",
                 format=found,
+                path=str(self.root),
             )
         return True
 
@@ -217,6 +220,11 @@ class Catalog:
                 finally:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
+
+    def copy(self, to: sqlite3.Connection) -> None:
+        """Copy the database into an empty one, as of one commit, on a connection of its own."""
+        with self._sqlite_errors(writing=False), contextlib.closing(self._connect_read_only("mode=ro")) as own:
+            own.backup(to)
 
     def _maybe_checkpoint(self) -> None:
         """Move the WAL into the database from time to time, under the lock, so that no writer waits for it by surprise.
@@ -303,6 +311,15 @@ class Catalog:
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file = -1
+
+
+def newer_format(root: Path, found: int) -> NewerFormat:
+    """The error for a store that a newer eventlab wrote."""
+    return NewerFormat(
+        f"the store in {root} has format {found}, and this eventlab reads format {FORMAT}",
+        hint="install a newer eventlab: pip install --upgrade eventlab",
+        format=found,
+    )
 
 
 def forked(root: Path) -> StoreError:

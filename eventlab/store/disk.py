@@ -369,6 +369,16 @@ class DiskStore:
         with self._catalog.read() as connection:
             yield connection
 
+    def heads(self) -> tuple[int, int]:
+        """The last position, and the last one that is sealed without a hole before it."""
+        with self._catalog.read() as connection:
+            head, sealed = connection.execute("SELECT head, sealed FROM log").fetchone()
+            return int(head), int(sealed)
+
+    def copy_catalog(self, to: sqlite3.Connection) -> None:
+        """Copy the catalog into an empty database, as of one commit; writers wait no longer than for another reader."""
+        self._catalog.copy(to)
+
     def close(self) -> None:
         """Close the store once everyone in this process who opened it has."""
         with _OPEN_LOCK:

@@ -1,0 +1,71 @@
+"""Upgrade: a store of an older format becomes one of today's, in one transaction a step.
+
+A newer eventlab opens no older store by surprise: `eventlab upgrade` is asked for by name. Every step is a transaction of
+its own that also writes the new format number, so a killed upgrade leaves a store of one format or the next, and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from eventlab.errors import NoStore
+from eventlab.store.catalog import APPLICATION_ID, FORMAT, newer_format
+
+_SNAPSHOT: Final = """CREATE TABLE snapshot(tenant INTEGER NOT NULL, stream TEXT NOT NULL, model TEXT NOT NULL,
+  fingerprint TEXT NOT NULL, version INTEGER NOT NULL, position INTEGER NOT NULL, state BLOB NOT NULL,
+  PRIMARY KEY(tenant, stream, model)) STRICT, WITHOUT ROWID"""
+#: The statements that lead from each format to the next.
+STEPS: Final[dict[int, tuple[str, ...]]] = {
+    1: (
+        "ALTER TABLE log ADD COLUMN types INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE segment ADD COLUMN bucket INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE segment ADD COLUMN buckets INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE segment ADD COLUMN gone INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX event_key_position ON event_key(position)",
+        "CREATE TABLE reader(token TEXT PRIMARY KEY, generation INTEGER NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        _SNAPSHOT,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Upgraded:
+    """From which format to which; the same where there was nothing to do."""
+
+    path: str
+    before: int
+    after: int
+
+
+def upgrade(root: Path) -> Upgraded:
+    """Bring a store to today's format, under its write lock; events and files stay as they are."""
+    root = root.expanduser().resolve()
+    path = root / "catalog.sqlite"
+    if not path.exists():
+        raise NoStore(f"there is no store in {root}", hint="name the folder of a store", path=str(root))
+    lock = os.open(root / "write.lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as catalog:
+            if catalog.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise NoStore(f"{path} is not the catalog of a store", hint="name the folder of a store", path=str(root))
+            catalog.execute("PRAGMA synchronous=FULL")
+            before = found = int(catalog.execute("SELECT format FROM log").fetchone()[0])
+            if found > FORMAT:
+                raise newer_format(root, found)
+            while found < FORMAT:
+                catalog.execute("BEGIN IMMEDIATE")
+                for statement in STEPS[found]:
+                    catalog.execute(statement)
+                found += 1
+                catalog.execute("UPDATE log SET format = ?", (found,))
+                catalog.execute("COMMIT")
+            return Upgraded(str(root), before, found)
+    finally:
+        os.close(lock)
