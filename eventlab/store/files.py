@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Final, Protocol
 
-from eventlab.errors import DiskFull, UnsafeDisk
+from eventlab.errors import DiskFull, StoreError, UnsafeDisk
 
 #: File systems on which flock, rename and fsync do what the store needs.
 LOCAL_FILE_SYSTEMS: Final = frozenset(
@@ -157,18 +157,29 @@ def make_folders(path: Path, disk: Disk = LOCAL_DISK) -> None:
 
 def remove(path: Path, disk: Disk = LOCAL_DISK) -> None:
     """Remove a file if it is there; that it comes back after a crash does no harm."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), disk_errors(path):
         disk.unlink(path)
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space left" into an error that says what is safe."""
+    """Turn what a disk refuses into an error that says what is safe."""
     try:
         yield
     except OSError as why:
         if why.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_full(path) from why
+        if why.errno in (errno.EMFILE, errno.ENFILE):
+            raise StoreError(
+                f"too many open files, at {path}",
+                hint="close some, or raise the limit (ulimit -n); what was acknowledged is safe",
+            ) from why
+        if why.errno in (errno.EIO, errno.EROFS, errno.ENODEV):
+            raise StoreError(
+                f"the disk failed at {path}: {why.strerror}",
+                hint="what was acknowledged is safe; see to the disk, then repeat the call",
+                path=str(path),
+            ) from why
         raise
 
 

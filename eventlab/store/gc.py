@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from eventlab.errors import Busy
+from eventlab.store.files import disk_errors
 from eventlab.store.runs import Runs
 from eventlab.store.segment import Segment
 
@@ -46,7 +47,7 @@ def collect(runs: Runs, *, grace: float = GRACE_SECONDS) -> Collected:
         path = runs.root / name
         for found in (path, path.with_name(f".{path.name}.tmp")):
             # Two may collect at once.
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError), disk_errors(found):
                 size += runs.disk.size(found)
                 runs.disk.unlink(found)
                 files += 1
