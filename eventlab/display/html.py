@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterable, Sequence
+from decimal import Decimal
 from html import escape
-from typing import Any
+from typing import Any, Final
 
 from eventlab.determinism.check import Checked
 from eventlab.integration.ingest import Ingested
@@ -15,7 +19,11 @@ from eventlab.projections.read_models import Rebuilt
 from eventlab.temporal.moment import Moment
 from eventlab.temporal.reader import Events, Reader
 
-ROWS_SHOWN = 10
+ROWS_SHOWN: Final = 10
+PAYLOAD_SHOWN: Final = 160
+
+#: Values that say what they are without their class: 9.50, not Decimal('9.50').
+_PLAIN: Final = (Decimal, dt.date, dt.time, dt.timedelta, uuid.UUID)
 
 
 def register() -> None:
@@ -35,6 +43,15 @@ def register() -> None:
     }
     for kind, draw in drawings.items():
         formatter.for_type(kind, draw)
+    here.display_formatter.formatters["text/plain"].for_type(Lab, _print_lab)
+
+
+def _print_lab(lab: Lab, printer: Any, cycle: bool) -> None:
+    """A lab's repr with its folder as seen from here, so that a notebook says the same on every machine."""
+    text = repr(lab)
+    if lab.path is not None:
+        text = text.replace(repr(str(lab.path)), repr(os.path.relpath(lab.path)), 1)
+    printer.text(text)
 
 
 def reader_html(reader: Reader) -> str:
@@ -50,8 +67,8 @@ def reader_html(reader: Reader) -> str:
             n, first, last = found[name]
             fields = ", ".join(dict.fromkeys(Leaf.parse(c).path for c in schema.columns))
             rows.append((f"{name} v{version}" if version > 1 else name, f"{n:,}", _day(first), _day(last), fields, schema.doc))
-    caption = f"{sum(n for n, *_ in found.values()):,} events until position {reader.head:,}"
-    return table(caption, ("event", "in the log", "from", "until", "fields", "meaning"), rows, right={1})
+    caption = f"{_events(sum(n for n, *_ in found.values()))} until position {reader.head:,}"
+    return table(caption, ("event", "in the log", "from", "until", "fields", "meaning"), rows, right={1}, whole={0, 1, 2, 3})
 
 
 def events_html(events: Events) -> str:
@@ -63,15 +80,18 @@ def events_html(events: Events) -> str:
         rows.append(
             (
                 f"{event.position:,}",
-                event.recorded_at.isoformat(sep=" "),
+                event.recorded_at.replace(tzinfo=None),
                 event.stream,
                 event.version,
                 event.type,
                 _payload(event.data),
             )
         )
-    columns = ("position", "recorded at", "stream", "version", "type", "what it says")
-    return table(f"{events!r}: the first {len(rows)} of {len(events):,}", columns, rows, right={0, 3})
+    columns = ("position", "recorded at, UTC", "stream", "version", "type", "what it says")
+    n = len(events)
+    count = _events(n) if len(rows) == n else f"the first {len(rows)} of {_events(n)}"
+    after = f", after position {events.after:,}" if events.after else ""
+    return table(f"{events.filter}{after}: {count}", columns, rows, right={0, 3}, whole={0, 1, 4})
 
 
 def checked_html(report: Checked) -> str:
@@ -108,13 +128,19 @@ def rebuilt_html(done: Rebuilt) -> str:
     return table(f"state.{done.model}", ("rows", "events folded", "checkpoint", "events/s"), [row], right={0, 1, 2, 3})
 
 
-def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[int] = ()) -> str:
-    """A table without colours of its own, so that it reads in light and dark."""
-    to_right = set(right)
+def table(
+    caption: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    right: Collection[int] = (),
+    whole: Collection[int] = (),
+) -> str:
+    """A table without colours of its own, so that it reads in light and dark; `whole` columns are not broken into lines."""
 
     def cell(kind: str, i: int, value: Any) -> str:
-        side = "right" if i in to_right else "left"
-        return f'<{kind} style="text-align: {side}; vertical-align: top">{escape(str(value))}</{kind}>'
+        style = f"text-align: {'right' if i in right else 'left'}; vertical-align: top"
+        style += "; white-space: nowrap" if i in whole else ""
+        return f'<{kind} style="{style}">{escape(str(value))}</{kind}>'
 
     head = "".join(cell("th", i, name) for i, name in enumerate(columns)) if any(columns) else ""
     body = "".join(f"<tr>{''.join(cell('td', i, value) for i, value in enumerate(row))}</tr>" for row in rows)
@@ -124,10 +150,14 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], r
     )
 
 
+def _events(n: int) -> str:
+    return f"{n:,} event{'s' if n != 1 else ''}"
+
+
 def _payload(data: Any) -> str:
     fields = data.items() if isinstance(data, dict) else vars(data).items()
-    text = ", ".join(f"{name}={value!r}" for name, value in fields)
-    return text if len(text) <= 120 else text[:117] + "…"
+    text = ", ".join(f"{name}={value if isinstance(value, _PLAIN) else repr(value)}" for name, value in fields)
+    return text if len(text) <= PAYLOAD_SHOWN else text[: PAYLOAD_SHOWN - 1] + "…"
 
 
 def _day(moment: Any) -> str:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+import subprocess
+import sys
+from decimal import Decimal
+from html import unescape
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +21,16 @@ from eventlab.display import html
 class Noted:
     """Someone wrote <b>something</b> down."""
 
+    text: str
+
+
+@el.event(name="html.Priced")
+class Priced:
+    """A price was agreed on."""
+
+    price: el.Money
+    at: dt.datetime
+    until: dt.datetime | None
     text: str
 
 
@@ -53,17 +69,47 @@ def test_a_store_at_a_glance_names_types_fields_counts_and_meaning(lab: el.Lab) 
     assert ">2<" in text
     assert "text" in text
     assert "Someone wrote &lt;b&gt;something&lt;/b&gt; down." in text
-    assert "1 events" in html.reader_html(lab.at(position=1))
+    assert "1 event until position 1<" in html.reader_html(lab.at(position=1))
 
 
 def test_a_selection_shows_its_first_events_and_says_how_many_there_are(lab: el.Lab) -> None:
     lab.append("note-2", [Noted(str(i)) for i in range(30)])
     text = html.events_html(lab.read())
-    assert "the first 10 of 32" in text
+    assert ">everything: the first 10 of 32 events<" in text
     assert text.count("<tr>") == 11
+    assert ">stream(note-1), after position 1: 1 event<" in html.events_html(lab.read(el.stream("note-1"), after=1))
+
+
+def test_values_are_shown_as_what_they_are_and_long_ones_are_cut(lab: el.Lab) -> None:
+    at = dt.datetime(2026, 2, 8, 18, tzinfo=dt.UTC)
+    lab.append("note-3", [Priced(Decimal("9.50"), at, None, "19")])
+    text = unescape(html.events_html(lab.read(el.stream("note-3"))))
+    assert ">price=9.50, at=2026-02-08 18:00:00+00:00, until=None, text='19'<" in text
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", unescape(html.events_html(lab.read(el.stream("note-1"), after=1))))
+    assert cells[-1] == "text='" + "x" * (html.PAYLOAD_SHOWN - 7) + "…"
 
 
 def test_the_plain_repr_is_short_and_stable(lab: el.Lab) -> None:
     assert repr(lab) == "Lab('in memory', 2 events)"
-    assert repr(lab.at(position=1)) == "Moment(position=1, asked='position 1')"
+    assert repr(lab.at(position=2)) == "Moment(position=2, asked='position 2')"
+    assert repr(lab.at(position=1)) == "Moment(position=1, inside a commit, asked='position 1')"
     assert repr(lab.read(el.events(Noted))) == "Events(events(html.Noted), after 0, until 2)"
+
+
+IN_IPYTHON = """
+import os
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+import eventlab as el
+el.open("data/shop").close()
+os.chdir("data")
+with el.open("shop") as lab:
+    shown, _ = shell.display_formatter.format(lab)
+    print(shown["text/plain"], *sorted(shown), repr(str(lab.path)) in repr(lab), sep="\\n")
+"""
+
+
+def test_a_notebook_names_the_folder_of_a_lab_as_seen_from_there_the_same_on_every_machine(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", IN_IPYTHON], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["Lab('shop', 0 events)", "text/html", "text/plain", "True"]
