@@ -127,7 +127,8 @@ def refuse_renamed(schemas: Iterable[Schema], known: Mapping[tuple[str, int], Sc
             if same_place and set(stored.columns) == set(schema.columns) and not EVENTS.named(stored.name):
                 raise SchemaConflict(
                     f"{schema.name} has the fields of the stored {stored.name}, which has no class here any more: a rename?",
-                    hint=f"@el.event(name={stored.name!r}) keeps its history; @el.event(name={schema.name!r}) says it is a new type",
+                    hint=f"@el.event(name={stored.name!r}) keeps its history; "
+                    f"@el.event(name={schema.name!r}) says it is a new type",
                     type=schema.name,
                     stored=stored.name,
                 )

@@ -34,13 +34,15 @@ def export(events: Events, path: Path) -> Exported:
         raise Unsupported(
             f"{path.name}: events are not written as {suffix or 'a file without a type'}", hint=".parquet, .csv or .jsonl"
         )
+    if path.is_dir():
+        raise Unsupported(f"{path} is a folder, and events are written as a file", hint="name a file in it")
     frame = events.frame()
     if suffix == ".parquet":
-        write_durably(path, lambda temporary: frame.write_parquet(temporary))
+        write_durably(path, frame.write_parquet)
     elif suffix == ".csv":
-        write_durably(path, lambda temporary: _flat(frame).write_csv(temporary))
+        write_durably(path, _flat(frame).write_csv)
     else:
-        write_durably(path, lambda temporary: _texts(frame).write_ndjson(temporary))
+        write_durably(path, _texts(frame).write_ndjson)
     return Exported(path, len(frame), path.stat().st_size)
 
 
@@ -81,9 +83,7 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """Nested columns as JSON text."""
     frame = _texts(frame)
     nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
-    return frame.with_columns(
-        pl.col(name).map_elements(_json, return_dtype=pl.String).alias(name) for name in nested
-    )
+    return frame.with_columns(pl.col(name).map_elements(_json, return_dtype=pl.String).alias(name) for name in nested)
 
 
 def _json(value: Any) -> str:

@@ -21,7 +21,7 @@ from eventlab.errors import IngestRefused
 from eventlab.integration.rows import Prepared, Rows, prepare, rows
 from eventlab.model.meta import Context
 from eventlab.model.types import Leaf
-from eventlab.store.base import Chunk, Store
+from eventlab.store.base import Chunk, ChunkState, Store
 from eventlab.store.columns import codec
 from eventlab.store.schemas import unknown
 from eventlab.temporal.reader import Bar
@@ -62,24 +62,24 @@ def ingest(
     """Check all rows, then write them chunk by chunk; see `Lab.ingest`."""
     started = time.perf_counter()
     parts = list(prepared) if prepared is not None else [prepare(part) for part in sources]
-    _refuse_shared_ids(parts)
     unknown((part.schema for part in parts), store.cut().schemas)
     imported = recorded_at == "occurred_at"
     order, times = _order(parts, imported)
     done = store.chunks(tenant, source)
+    _refuse_known_ids(store, parts, tenant, done)
     _refuse_early(store, source, imported, times[order] if times is not None else None, done)
     added = already = 0
     first = last = 0
     starts = np.cumsum([0, *map(len, parts)])
-    for number, low in enumerate(range(0, max(len(order), 1), CHUNK_ROWS)):
-        picked = order[low : low + CHUNK_ROWS]
-        if not len(picked):
-            break
-        shared = _Shared(source, tenant, number, imported, context)
-        chunk = _chunk(parts, starts, picked, shared)
+    shared = _Shared(source, tenant, len(order), imported, context)
+    number = low = 0
+    while low < len(order):
         before = done.get(number)
+        # What was written says where its chunks end, whatever their size was then.
+        picked = order[low : low + (before.rows if before is not None else CHUNK_ROWS)]
+        chunk = _chunk(parts, starts, picked, number, shared)
         if before is not None:
-            _refuse_changed(source, number, before.rows, before.digest, chunk)
+            _refuse_changed(before, chunk)
             state = before
             already += before.rows
         else:
@@ -87,6 +87,7 @@ def ingest(
             added += state.rows
         first, last = first or state.first, state.last
         bar.advance(len(picked))
+        number, low = number + 1, low + len(picked)
     _refuse_shorter(source, done, len(order))
     by_type: dict[str, int] = {}
     for part in parts:
@@ -110,27 +111,20 @@ def _order(parts: Sequence[Prepared], imported: bool) -> tuple[np.ndarray[Any, A
     return np.argsort(times, kind="stable"), times
 
 
-def _refuse_shared_ids(parts: Sequence[Prepared]) -> None:
-    """An id names one event, in whichever source it stands."""
-    own = [(part, part.ids) for part in parts if part.ids is not None]
-    ids = pl.concat([ids.rename("id") for _, ids in own]) if own else pl.Series("id", [], pl.Binary)
-    if ids.n_unique() < len(ids):
-        twice = uuid.UUID(bytes=ids.filter(ids.is_duplicated())[0])
-        raise IngestRefused(f"the event id {twice} occurs in several sources", hint="nothing was stored", id=str(twice))
-
-
 @dataclass(frozen=True)
 class _Shared:
-    """What all rows of one chunk have in common."""
+    """What all rows of an ingest have in common; `rows` is their number."""
 
     source: str
     tenant: str
-    number: int
+    rows: int
     imported: bool
     context: Context
 
 
-def _chunk(parts: Sequence[Prepared], starts: np.ndarray[Any, Any], picked: np.ndarray[Any, Any], shared: _Shared) -> Chunk:
+def _chunk(
+    parts: Sequence[Prepared], starts: np.ndarray[Any, Any], picked: np.ndarray[Any, Any], number: int, shared: _Shared
+) -> Chunk:
     """The rows at these places of the whole order, as one table a category."""
     tables: dict[str, list[pa.Table]] = {}
     digest = hashlib.blake2b(digest_size=16)
@@ -145,8 +139,9 @@ def _chunk(parts: Sequence[Prepared], starts: np.ndarray[Any, Any], picked: np.n
         for category, some in tables.items()
     }
     schemas = tuple({part.schema.key: part.schema for part in parts}.values())
-    stamp = f"{pa.__version__}|".encode() + digest.digest()
-    return Chunk(shared.source, shared.number, stamp, len(picked), whole, schemas, shared.imported)
+    # The number of all rows too: a source that grew has changed, also where its first chunks have not.
+    stamp = f"{pa.__version__}|{shared.rows}|".encode() + digest.digest()
+    return Chunk(shared.source, number, stamp, len(picked), whole, schemas, shared.imported)
 
 
 def _digest_rows(digest: Any, table: pa.Table, *, timed: bool) -> None:
@@ -225,13 +220,35 @@ def _no_tags(count: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], pa.string()))
 
 
-def _refuse_early(store: Store, source: str, imported: bool, times: Any, done: Mapping[int, Any]) -> None:
+def _refuse_known_ids(store: Store, parts: Sequence[Prepared], tenant: str, done: Mapping[int, ChunkState]) -> None:
+    """An id names one event, in whichever source it stands, and in the log."""
+    ids = pl.concat([pl.Series("id", [], pl.Binary), *(part.ids.rename("id") for part in parts if part.ids is not None)])
+    if ids.n_unique() < len(ids):
+        twice = uuid.UUID(bytes=ids.filter(ids.is_duplicated())[0])
+        raise IngestRefused(f"the event id {twice} occurs in several sources", hint="nothing was stored", id=str(twice))
+    if not len(ids) or sum(state.rows for state in done.values()) >= sum(map(len, parts)):
+        return
+    # Only ids of the caller's own are looked for: those made here are new with their source, and the look is at every id.
+    for batch in store.cut().batches(tenant=tenant, envelope=("position", "event_id"), types=()):
+        there = pl.DataFrame(batch.envelope_table).filter(pl.col("event_id").is_in(ids.implode()))
+        for position, known in there.select("position", "event_id").iter_rows():
+            if not any(state.first <= position <= state.last for state in done.values()):
+                raise IngestRefused(
+                    f"the event id {uuid.UUID(bytes=known)} is in the log already, at position {position:,}",
+                    hint="nothing was stored; leave event_id= out, or these rows",
+                    id=str(uuid.UUID(bytes=known)),
+                    position=position,
+                )
+
+
+def _refuse_early(store: Store, source: str, imported: bool, times: Any, done: Mapping[int, ChunkState]) -> None:
     """Imported history may not begin before the store's last record: known then would no longer mean what it meant."""
     if not imported or times is None or not len(times):
         return
-    first = int(times[min(len(done) * CHUNK_ROWS, len(times) - 1)])
+    there = sum(state.rows for state in done.values())
+    first = int(times[min(there, len(times) - 1)])
     last = store.last_recorded()
-    if len(done) * CHUNK_ROWS < len(times) and first < last:
+    if there < len(times) and first < last:
         from_text, to_text = (pl.Series([v]).cast(pl.Datetime("us", "UTC"))[0].isoformat() for v in (first, last))
         raise IngestRefused(
             f"imported history of {source!r} begins at {from_text}, before the store's last record at {to_text}",
@@ -241,20 +258,20 @@ def _refuse_early(store: Store, source: str, imported: bool, times: Any, done: M
         )
 
 
-def _refuse_changed(source: str, number: int, rows: int, digest: bytes, chunk: Chunk) -> None:
+def _refuse_changed(before: ChunkState, chunk: Chunk) -> None:
     """A source that was ingested must be the same now; digests of another PyArrow are not compared."""
-    comparable = digest.partition(b"|")[0] == chunk.digest.partition(b"|")[0]
-    if rows != chunk.rows or (comparable and digest != chunk.digest):
-        counts = f"{rows:,} rows then, {chunk.rows:,} now"
+    then, now = before.digest.split(b"|", 2), chunk.digest.split(b"|", 2)
+    if before.rows != chunk.rows or then[1] != now[1] or (then[0] == now[0] and then[2] != now[2]):
+        counts = f"{int(then[1]):,} rows then, {int(now[1]):,} now"
         raise IngestRefused(
-            f"source {source!r} was ingested before with other rows: chunk {number} differs ({counts})",
+            f"source {chunk.source!r} was ingested before with other rows: chunk {chunk.number} differs ({counts} in all)",
             hint="give the new rows a source name of their own; correct old ones with an event",
-            source=source,
-            chunk=number,
+            source=chunk.source,
+            chunk=chunk.number,
         )
 
 
-def _refuse_shorter(source: str, done: Mapping[int, Any], rows: int) -> None:
+def _refuse_shorter(source: str, done: Mapping[int, ChunkState], rows: int) -> None:
     before = sum(state.rows for state in done.values())
     if before > rows:
         raise IngestRefused(

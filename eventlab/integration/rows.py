@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import operator
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
-from eventlab.errors import EventlabError, IngestRefused, InvalidName, InvalidValue, SourceMissing
-from eventlab.integration.convert import moments, refuse_rows, refused_value, stored_series, stored_value, tag_of_type
+from eventlab.errors import IngestRefused, InvalidName, InvalidValue
+from eventlab.integration.convert import (
+    UNFIT,
+    loads,
+    moments,
+    refuse_rows,
+    refuse_unfit,
+    refused_value,
+    stored_series,
+    stored_value,
+    tag_of_type,
+)
+from eventlab.integration.frames import read, typed
 from eventlab.model.events import EventType, event_type
 from eventlab.model.names import MAX_NAME_BYTES, check_distinct, check_plain, check_type_name, split_stream
 from eventlab.model.schema import Schema
-from eventlab.model.types import Leaf, Record
+from eventlab.model.types import FieldType, Leaf, Record
 from eventlab.replay.tables import uuid_text
 from eventlab.store.base import MAX_TAGS
 from eventlab.store.columns import codec
@@ -58,6 +68,10 @@ def rows(
     `occurred_at` names the column of business time; `tz` is the zone of wall clocks, `zones` that of single columns.
     `fields` maps an event's field to the column that holds it (default: the same name). `nulls` are spellings of nothing,
     in every column or by column: `nulls=["NA"]`, `nulls={"delay": ["", "n/a"]}`. `event_id` names a column of ids of your own.
+
+    Text is read as the field's type; lists, dicts and what may be anything come as JSON in text. A nested dataclass comes as a
+    struct, as JSON, or as one column a field: `address.city`. Where that can only be done by rounding or guessing, or a value
+    does not fit, `IngestRefused` names the row and the column, and nothing is stored.
     """
     return Rows(type, data, stream, occurred_at, tz, fields, nulls, zones, tags, event_id)
 
@@ -83,179 +97,213 @@ def prepare(part: Rows) -> Prepared:
     """Read a source and check all of it; nothing is stored."""
     kind = event_type(part.type) if isinstance(part.type, type) else None
     name = kind.name if kind is not None else check_type_name(str(part.type))
-    frame, what = _read(part.data)
-    where = f"{name} from {what}"
-    frame = _with_nulls(frame, part.nulls, where)
+    frame, what = read(part.data)
+    source = _with_nulls(_Source(part, frame, f"{name} from {what}"))
+    where = source.where
     for column in part.zones or ():
-        _column(frame, column, where)
-    streams = _streams(frame, part.stream, where)
-    times = None
+        source.column(column)
+    streams = _streams(source)
+    times = ids = None
     if part.occurred_at is not None:
-        times = moments(_column(frame, part.occurred_at, where), where, _zone(part, part.occurred_at))
-        refuse_rows(times, times.is_null(), where, part.occurred_at, "is missing: every event has its time")
-    ids = None
+        given = source.column(part.occurred_at)
+        times = moments(given, where, source.zone(part.occurred_at))
+        refuse_rows(given, times.is_null(), where, part.occurred_at, "is missing: every event has its time")
     if part.event_id is not None:
-        ids = stored_series(_column(frame, part.event_id, where), "uuid", where, None)
-        refuse_rows(ids, ids.is_null() | ids.is_duplicated(), where, part.event_id, "is missing or occurs twice")
-    schema, payload = _of_class(kind, frame, part, where) if kind is not None else _of_frame(name, frame, part, where)
-    tags = _tags(kind, part, payload, len(frame), where)
+        given = source.column(part.event_id)
+        ids = stored_series(given, "uuid", where, None)
+        refuse_rows(given, ids.is_null() | ids.is_duplicated(), where, part.event_id, "is missing or occurs twice")
+    schema, payload = _of_class(kind, source) if kind is not None else _of_frame(name, source)
+    tags = _tags(kind, source, payload)
     return Prepared(schema, split_stream(part.stream)[0], where, streams, times, ids, tags, payload)
 
 
-def _read(data: Any) -> tuple[pl.DataFrame, str]:
-    """A frame from what was given, and what to call it in an error."""
-    if isinstance(data, pl.LazyFrame):
-        return data.collect(), "a frame"
-    if isinstance(data, pl.DataFrame):
-        return data, "a frame"
-    if isinstance(data, (str, Path)):
-        path = Path(data).expanduser()
-        if not path.exists():
-            raise SourceMissing(f"there is no file {path}", hint="check the path", path=str(path))
-        suffix = path.suffix.lower()
-        try:
-            if suffix == ".parquet":
-                return pl.read_parquet(path), path.name
-            if suffix in (".jsonl", ".ndjson"):
-                return pl.read_ndjson(path, infer_schema_length=None), path.name
-            if suffix in (".csv", ".tsv"):
-                # Text first: the declared types say what a column means, not a guess over its first rows.
-                return pl.read_csv(path, infer_schema=False, separator="\t" if suffix == ".tsv" else ","), path.name
-        except (pl.exceptions.PolarsError, OSError) as why:
-            raise IngestRefused(f"{path} cannot be read: {why}", hint="nothing was stored", path=str(path)) from None
-        raise IngestRefused(
-            f"{path}: files of type {suffix or 'no type'} are not read", hint=".parquet, .csv, .tsv, .jsonl", path=str(path)
-        )
-    if hasattr(data, "__arrow_c_stream__") or isinstance(data, pa.Table):
-        frame = pl.from_arrow(pa.table(data))
-        assert isinstance(frame, pl.DataFrame)
-        return frame, "a frame"
-    raise IngestRefused(
-        f"{data.__class__.__name__} holds no rows", hint="a Polars, Arrow or pandas frame, or a .parquet, .csv or .jsonl file"
-    )
+@dataclass(frozen=True)
+class _Source:
+    """The rows of one source, and what to call them in an error."""
+
+    part: Rows
+    frame: pl.DataFrame
+    where: str
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.frame.columns
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def column(self, name: str) -> pl.Series:
+        if name not in self:
+            names = self.frame.columns
+            shown = f"it has {', '.join(names[:12])}{', …' if len(names) > 12 else ''}" if names else "it has no columns"
+            hint = f"{shown}; fields={{'field': 'column'}} maps names"
+            raise IngestRefused(f"{self.where}: there is no column {name!r}", hint=hint, column=name)
+        return self.frame[name]
+
+    def parts(self, name: str) -> list[pl.Series]:
+        """The columns of a nested dataclass: `address.city`, `address.geo.lat`."""
+        return [self.frame[column] for column in self.frame.columns if column.startswith(f"{name}.")]
+
+    def zone(self, column: str) -> str | None:
+        return (self.part.zones or {}).get(column, self.part.tz)
 
 
-def _with_nulls(frame: pl.DataFrame, nulls: Sequence[str] | Mapping[str, Sequence[str]], where: str) -> pl.DataFrame:
-    """The frame with its spellings of nothing turned to nulls."""
-    if isinstance(nulls, str):
-        raise InvalidValue(f"nulls={nulls!r} is text, and each of its letters would be a null", hint=f"nulls=[{nulls!r}]")
-    texts = [name for name, kind in frame.schema.items() if kind == pl.String]
-    by_column = nulls if isinstance(nulls, Mapping) else dict.fromkeys(texts, nulls)
-    for name in by_column:
-        _column(frame, name, where)
-    return frame.with_columns(pl.col(name).replace(dict.fromkeys(by_column[name])) for name in texts if by_column.get(name))
+def _with_nulls(source: _Source) -> _Source:
+    """The source with its spellings of nothing turned to nulls."""
+    frame, nulls = source.frame, source.part.nulls
+    by_column = nulls if isinstance(nulls, Mapping) else dict.fromkeys(frame.columns, nulls)
+    for spellings in (nulls, *by_column.values()):
+        if isinstance(spellings, str):
+            raise InvalidValue(f"{spellings!r} is text, and each of its letters would be a null", hint=f"nulls=[{spellings!r}]")
+        if not all(isinstance(spelling, str) for spelling in spellings):
+            raise InvalidValue(f"nulls={nulls!r}: a spelling of nothing is text", hint="nulls=['NA', '-9']")
+    for name, spellings in by_column.items():
+        column = source.column(name)
+        if spellings and column.dtype == pl.String:
+            frame = frame.with_columns(pl.col(name).replace(dict.fromkeys(spellings)))
+        elif spellings and column.dtype == pl.Object:
+            values = [None if isinstance(value, str) and value in spellings else value for value in column.to_list()]
+            frame = frame.with_columns(pl.Series(name, values, dtype=pl.Object))
+    return replace(source, frame=frame)
 
 
-def _column(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
-    if name not in frame.columns:
-        shown = ", ".join(frame.columns[:12]) + (", …" if len(frame.columns) > 12 else "")
-        raise IngestRefused(
-            f"{where}: there is no column {name!r}", hint=f"it has {shown}; fields={{'field': 'column'}} maps names", column=name
-        )
-    return frame[name]
-
-
-def _zone(part: Rows, column: str) -> str | None:
-    return (part.zones or {}).get(column, part.tz)
-
-
-def _streams(frame: pl.DataFrame, template: str, where: str) -> pl.Series:
+def _streams(source: _Source) -> pl.Series:
     """The stream of each row, from a template over its columns."""
-    try:
-        pieces = list(string.Formatter().parse(template))
-    except ValueError as why:
-        raise InvalidName(f"stream={template!r}: {why}", hint="for example 'flight-{id}'") from None
-    split_stream("".join(text + ("x" if name is not None else "") for text, name, _, _ in pieces))
-    if any(spec or conversion for _, _, spec, conversion in pieces):
-        raise InvalidName(f"stream={template!r}: columns go in as they are, without a format", hint="format the column first")
+    template, where = source.part.stream, source.where
+    pieces = _pieces(template)
+    split_stream("".join(text + ("x" if name is not None else "") for text, name in pieces))
     if "-" not in pieces[0][0]:
         raise InvalidName(
             f"stream={template!r}: the category, before the first dash, cannot come from a column", hint="'flight-{id}'"
         )
     parts: list[pl.Expr] = []
-    for text, name, _, _ in pieces:
+    for text, name in pieces:
         if text:
             parts.append(pl.lit(text))
         if name is not None:
-            column = _column(frame, name, where)
+            column = source.column(name)
             refuse_rows(column, column.is_null(), where, name, "is missing, and it names the stream")
             if not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Date, pl.Categorical, pl.Enum, pl.Null)):
                 raise IngestRefused(
                     f"{where}: column {name!r} of type {column.dtype} names the stream", hint="cast it to text", column=name
                 )
             parts.append(pl.col(name).dt.to_string("%Y-%m-%d") if column.dtype == pl.Date else pl.col(name).cast(pl.String))
-    streams = frame.select(pl.concat_str(parts).alias("stream"))["stream"]
-    if len(streams) != len(frame):  # a template without columns
-        streams = pl.Series("stream", [template] * len(frame))
-    bad = (
-        (streams.str.len_bytes() > MAX_NAME_BYTES) | streams.str.contains(r"[\x00-\x1f\x7f]") | streams.str.contains(r"^[^-]*-$")
-    )
-    refuse_rows(streams, bad, where, "stream", "cannot name a stream")
+    streams = source.frame.select(pl.concat_str(parts).alias("stream"))["stream"]
+    if len(streams) != len(source):  # a template without columns
+        streams = streams.new_from_index(0, len(source))
+    refuse_rows(streams, _unplain(streams) | streams.str.contains(r"^[^-]*-$"), where, "stream", "cannot name a stream")
     return streams
 
 
-def _of_class(kind: EventType, frame: pl.DataFrame, part: Rows, where: str) -> tuple[Schema, pl.DataFrame]:
+def _pieces(template: str) -> list[tuple[str, str | None]]:
+    """The parts of a template: text, and the column after it. What Python would take for a format belongs to the name.
+
+    >>> _pieces("case-{case:concept:name}")
+    [('case-', 'case:concept:name')]
+    """
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as why:
+        raise InvalidName(f"stream={template!r}: {why}", hint="for example 'flight-{id}'") from None
+    return [
+        (text, None if name is None else f"{name}{'!' if conversion else ''}{conversion or ''}{':' if spec else ''}{spec}")
+        for text, name, spec, conversion in parsed
+    ]
+
+
+def _unplain(texts: pl.Series) -> pl.Series:
+    """Which texts cannot stand in a name."""
+    return (texts.str.len_bytes() > MAX_NAME_BYTES) | texts.str.contains(r"[\x00-\x1f\x7f]")
+
+
+# -- payload ---------------------------------------------------------------------------------------------------------------
+
+
+def _of_class(kind: EventType, source: _Source) -> tuple[Schema, pl.DataFrame]:
     """The payload columns of an event class."""
-    mapped = part.fields or {}
+    mapped = source.part.fields or {}
     for field in mapped:
         if field not in dict(kind.fields):
             raise IngestRefused(
-                f"{where}: {kind.name} has no field {field!r}", hint=f"it has {', '.join(n for n, _ in kind.fields)}"
+                f"{source.where}: {kind.name} has no field {field!r}", hint=f"it has {', '.join(n for n, _ in kind.fields)}"
             )
     columns: dict[str, pl.Series] = {}
     for field, of in kind.fields:
         name = mapped.get(field, field)
-        if isinstance(of, Record):
-            columns |= _record(of, field, _record_column(frame, of, name, where), where)
-            continue
-        column = of.leaves(field)[0].column
-        if name not in frame.columns and field not in mapped and kind.has_default(field):
-            default = of.encode(kind.default(field), f"{kind.name}.{field}")
-            columns[column] = pl.Series(pl.from_arrow(codec(of.tag).to_array([default] * len(frame))))
-            continue
-        given = _column(frame, name, where)
-        columns[column] = stored_series(given, of.tag, where, _zone(part, name), of)
-        if not of.nullable:
-            missing = columns[column].is_null()
-            refuse_rows(given, missing, where, name, f"is missing, and {kind.name}.{field} is declared {of.declared}")
+        there = name in source or field in mapped or (isinstance(of, Record) and source.parts(name))
+        if there or not kind.has_default(field):
+            columns |= _stored(of, field, name, source, f"{kind.name}.{field}")
+        else:
+            columns |= _default(of, field, kind.default(field), len(source))
     return kind.schema, pl.DataFrame([series.rename(column) for column, series in columns.items()])
 
 
-def _record_column(frame: pl.DataFrame, of: Record, name: str, where: str) -> pl.Series:
-    """The column of a nested dataclass: one of structs or of JSON text, else one column a field: `address.city`."""
-    if name in frame.columns or not any(column.startswith(f"{name}.") for column in frame.columns):
-        return _column(frame, name, where)
-    parts = {}
-    for field, kind in of.fields:
-        inner = f"{name}.{field}"
-        parts[field] = _record_column(frame, kind, inner, where) if isinstance(kind, Record) else _column(frame, inner, where)
-    values = pl.DataFrame(parts)
-    nothing = values.select(pl.all_horizontal(pl.all().is_null())).to_series()
-    # Nothing in any of its columns: None where the field may be None.
-    return values.to_struct(name).to_frame().select(pl.when(~nothing | (not of.nullable)).then(pl.col(name))).to_series()
+def _default(of: FieldType, field: str, value: Any, count: int) -> dict[str, pl.Series]:
+    """The stored columns of a field that the source does not have."""
+    stored: list[Any] = []
+    of.put(value, field, stored)
+    leaves = zip(of.leaves(field), stored, strict=True)
+    return {leaf.column: pl.Series(pl.from_arrow(codec(leaf.tag).to_array([value] * count))) for leaf, value in leaves}
 
 
-def _record(of: Record, field: str, series: pl.Series, where: str) -> dict[str, pl.Series]:
-    """The stored columns of a nested dataclass."""
-    text = series.dtype == pl.String
-    out: list[list[Any]] = [[] for _ in of.leaves(field)]
+def _stored(
+    of: FieldType, field: str, name: str, source: _Source, path: str, within: pl.Series | None = None
+) -> dict[str, pl.Series]:
+    """The stored columns of a field; `within` are the rows whose nested dataclass, which holds the field, is not None."""
+    if isinstance(of, Record):
+        if name in source or not source.parts(name):
+            return _by_value(of, field, source.column(name), source.where, within)
+        return _by_part(of, field, name, source, path, within)
+    given = source.column(name)
+    stored = stored_series(given, of.tag, source.where, source.zone(name), of)
+    if not of.nullable:
+        missing = stored.is_null() if within is None else stored.is_null() & within
+        refuse_rows(given, missing, source.where, name, f"is missing, and {path} is declared {of.declared}")
+    return {of.leaves(field)[0].column: stored}
+
+
+def _by_part(of: Record, field: str, name: str, source: _Source, path: str, within: pl.Series | None) -> dict[str, pl.Series]:
+    """The stored columns of a nested dataclass that comes as one column a field: `address.city`.
+
+    Where none of its columns says anything it is None, if it may be.
+    """
+    columns: dict[str, pl.Series] = {}
+    if of.nullable:
+        some = functools.reduce(operator.or_, [part.is_not_null() for part in source.parts(name)])
+        # Inside a dataclass that is None nothing is said of presence either.
+        columns[of.leaves(field)[0].column] = some if within is None else some.set(~within, None)
+        within = some if within is None else some & within
+    for inner, kind in of.fields:
+        columns |= _stored(kind, f"{field}.{inner}", f"{name}.{inner}", source, f"{path}.{inner}", within)
+    return columns
+
+
+def _by_value(of: Record, field: str, series: pl.Series, where: str, within: pl.Series | None) -> dict[str, pl.Series]:
+    """The stored columns of a nested dataclass that comes as structs or as JSON text."""
+    refuse_unfit(series, where)
+    leaves = of.leaves(field)
+    out: list[list[Any]] = [[] for _ in leaves]
     for row, value in enumerate(series.to_list()):
         stored: list[Any] = []
         try:
-            plain = stored_value(of.tag, json.loads(value) if text and value is not None else value)
-            of.put(of.decode(plain), field, stored)
-        except (EventlabError, ValueError, TypeError, KeyError, ArithmeticError) as why:
+            if within is not None and not within[row]:
+                stored = [None] * len(leaves)
+            else:
+                plain = stored_value(of.tag, loads(value) if isinstance(value, str) else value)
+                of.put(of.decode(plain), field, stored)
+        except UNFIT as why:
             raise refused_value(value, row, where, series.name, of, why) from None
         for values, leaf_value in zip(out, stored, strict=True):
             values.append(leaf_value)
-    leaves = zip(of.leaves(field), out, strict=True)
-    return {leaf.column: pl.Series(pl.from_arrow(codec(leaf.tag).to_array(values))) for leaf, values in leaves}
+    return {
+        leaf.column: pl.Series(pl.from_arrow(codec(leaf.tag).to_array(values))) for leaf, values in zip(leaves, out, strict=True)
+    }
 
 
-def _of_frame(name: str, frame: pl.DataFrame, part: Rows, where: str) -> tuple[Schema, pl.DataFrame]:
+def _of_frame(name: str, source: _Source) -> tuple[Schema, pl.DataFrame]:
     """The payload columns of a type without a class: what the frame holds."""
+    part, where = source.part, source.where
     mapped = dict(part.fields) if part.fields is not None else {
-        column: column for column in frame.columns if column not in (part.occurred_at, part.event_id)
+        column: column for column in source.frame.columns if column not in (part.occurred_at, part.event_id)
     }  # fmt: skip
     check_distinct(list(mapped), where)
     leaves, columns = [], []
@@ -264,42 +312,42 @@ def _of_frame(name: str, frame: pl.DataFrame, part: Rows, where: str) -> tuple[S
             raise IngestRefused(
                 f"{where}: {field!r} cannot name a field", hint=f"fields={{'a_name': {field!r}}} renames it", column=column
             )
-        series = _column(frame, column, where)
-        tag = tag_of_type(series.dtype, where, column)
-        leaves.append(Leaf(field, tag))
-        columns.append(stored_series(series, tag, where, _zone(part, column)).rename(Leaf(field, tag).column))
+        series = typed(source.column(column), where)
+        leaf = Leaf(field, tag_of_type(series.dtype, where, column))
+        leaves.append(leaf)
+        columns.append(stored_series(series, leaf.tag, where, source.zone(column)).rename(leaf.column))
     schema = Schema(
         name, 1, tuple(leaf.column for leaf in leaves), tuple(f"{leaf.path}: {leaf.tag}" for leaf in leaves), "", "ingest"
     )
     return schema, pl.DataFrame(columns)
 
 
-def _tags(kind: EventType | None, part: Rows, payload: pl.DataFrame, count: int, where: str) -> pl.Series | None:
+def _tags(kind: EventType | None, source: _Source, payload: pl.DataFrame) -> pl.Series | None:
     """Tags of the fields declared `Tag[...]`, and the constant ones, spelled as an append spells them."""
-    if isinstance(part.tags, str):
-        raise InvalidValue(f"tags={part.tags!r} is text, and each of its letters would be a tag", hint=f"tags=[{part.tags!r}]")
-    parts = [pl.lit(check_plain(text, "tag")) for text in dict.fromkeys(part.tags)]
+    given, mapped, count = source.part.tags, source.part.fields or {}, len(source)
+    if isinstance(given, str):
+        raise InvalidValue(f"tags={given!r} is text, and each of its letters would be a tag", hint=f"tags=[{given!r}]")
+    of_fields: dict[str, pl.Series] = {}
     for field, of in kind.fields if kind is not None else ():
         if of.is_tag:
-            parts.append(pl.concat_str([pl.lit(f"{field}:"), _tag_value(of.leaves(field)[0])]))
-    if len(parts) > MAX_TAGS:
-        raise InvalidValue(f"{where}: {len(parts)} tags, and {MAX_TAGS} are allowed")
-    if not parts or not count:
+            tag = pl.concat_str([pl.lit(f"{field}:"), _tag_value(of.leaves(field)[0])]).alias(field)
+            of_fields[field] = payload.select(tag).to_series()
+            bad = _unplain(of_fields[field]).fill_null(False)
+            why = f"cannot be a tag: at most {MAX_NAME_BYTES} bytes in a line"
+            refuse_rows(of_fields[field], bad, source.where, mapped.get(field, field), why)
+    constant = [check_plain(text, "tag") for text in dict.fromkeys(given)]
+    if len(of_fields) + len(constant) > MAX_TAGS:
+        raise InvalidValue(f"{source.where}: {len(of_fields) + len(constant)} tags, and {MAX_TAGS} are allowed")
+    if not count or not (of_fields or constant):
         return None
-    tags = payload.select(pl.concat_list(parts).list.drop_nulls().list.unique(maintain_order=True).alias("tags"))["tags"]
-    if len(tags) != count:  # constant tags alone
-        tags = tags.new_from_index(0, count)
-    flat = tags.explode()
-    bad = (flat.str.len_bytes() > MAX_NAME_BYTES) | flat.str.contains(r"[\x00-\x1f\x7f]")
-    if bad.any():
-        shown = flat[int(bad.arg_max() or 0)][:60]
-        raise IngestRefused(f"{where}: {shown!r} cannot be a tag", hint="tags are short text in one line")
-    return tags
+    texts = [*of_fields.values(), *(pl.Series([text]).new_from_index(0, count) for text in constant)]
+    frame = pl.DataFrame([series.rename(str(i)) for i, series in enumerate(texts)])
+    return frame.select(pl.concat_list(pl.all()).list.drop_nulls().list.unique(maintain_order=True).alias("tags"))["tags"]
 
 
 def _tag_value(leaf: Leaf) -> pl.Expr:
     if leaf.tag == "uuid":
-        return uuid_text(leaf.column)
+        return uuid_text(pl.col(leaf.column))
     if leaf.tag == "b":
         return pl.col(leaf.column).replace_strict({True: "True", False: "False"}, return_dtype=pl.String)
     return pl.col(leaf.column).cast(pl.String)

@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar, dataclass_transform, overload
 from eventlab.errors import InvalidValue, ModelError, SchemaConflict, StaleType, UnknownType
 from eventlab.model.names import Finding, check_distinct, check_type_name, command_findings, event_findings
 from eventlab.model.schema import Schema
-from eventlab.model.types import FieldType, Leaf, as_uuid, check_positional, field_type, type_hints
+from eventlab.model.source import keep_text
+from eventlab.model.types import FieldType, Leaf, as_uuid, check_positional, classes_in, field_type, type_hints
 
 C = TypeVar("C", bound=type[Any])
 _MARK: Final = "__eventlab_type__"
@@ -33,6 +34,9 @@ class EventType:
             (f.name, field_type(hints[f.name], f"{name}.{f.name}")) for f in dataclasses.fields(cls)
         )
         check_distinct([name for name, _ in self.fields], f"event {name}")
+        #: Dataclasses and enums that the fields are made of.
+        self.parts = tuple(dict.fromkeys(part for f in dataclasses.fields(cls) for part in classes_in(hints[f.name])))
+        keep_text((cls, *self.parts))
         self.leaves: tuple[Leaf, ...] = tuple(leaf for field, kind in self.fields for leaf in kind.leaves(field))
         self.tag_fields = tuple(field for field, kind in self.fields if kind.is_tag)
         self.schema = Schema(
@@ -167,12 +171,13 @@ def event(cls: Any = None, /, *, name: str | None = None, version: int = 1) -> A
     scope = sys._getframe(1)
 
     def wrap(cls: C) -> C:
-        if not 1 <= version <= MAX_SCHEMA_VERSION:
-            raise ModelError(
-                f"{cls.__name__}: a schema version lies between 1 and {MAX_SCHEMA_VERSION:,}, and {version} does not"
-            )
         made = freeze(cls)
-        kind = EventType(made, name or cls.__name__, version, name is not None, type_hints(made, scope.f_locals, made.__name__))
+        if type(version) is not int or not 1 <= version <= MAX_SCHEMA_VERSION:
+            raise ModelError(
+                f"{cls.__name__}: a schema version is a whole number from 1 to {MAX_SCHEMA_VERSION:,}, and {version!r} is not"
+            )
+        stored = cls.__name__ if name is None else name
+        kind = EventType(made, stored, version, name is not None, type_hints(made, scope.f_locals, made.__name__))
         setattr(made, _MARK, kind)
         EVENTS.add(kind)
         return made
@@ -208,6 +213,8 @@ def command(cls: C, /) -> C:
 
 def freeze(cls: C) -> C:
     """The class as a frozen dataclass."""
+    if not isinstance(cls, type):
+        raise ModelError(f"{cls!r} is no class", hint="the decorator stands above a class; a stored name is name=…")
     if "__dataclass_params__" in vars(cls):
         raise ModelError(f"{cls.__name__} is a dataclass already", hint="leave @dataclass out: eventlab makes it one")
     try:

@@ -63,9 +63,13 @@ class Filter:
     clauses: tuple[Clause, ...]
 
     def __and__(self, other: Filter) -> Filter:
+        if not isinstance(other, Filter):
+            return NotImplemented
         return Filter(tuple(dict.fromkeys(a & b for a in self.clauses for b in other.clauses)))
 
     def __or__(self, other: Filter) -> Filter:
+        if not isinstance(other, Filter):
+            return NotImplemented
         return Filter(tuple(dict.fromkeys(self.clauses + other.clauses)))
 
     def matches(self, type: str, stream: str, tags: Collection[str]) -> bool:

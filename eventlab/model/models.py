@@ -11,14 +11,24 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal, TypeVar, dataclass_transform, overload
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform, overload
 
 from eventlab.errors import ModelError, NotHandled, StaleType
-from eventlab.model.events import COMMANDS, EVENTS, EventType, Registry, command_type, description, event_type, freeze
+from eventlab.model.events import (
+    COMMANDS,
+    EVENTS,
+    CommandType,
+    EventType,
+    Registry,
+    command_type,
+    description,
+    event_type,
+    freeze,
+)
 from eventlab.model.names import check_category, check_distinct, check_type_name, snake
-from eventlab.model.source import Source, capture, classes_reached, code_fingerprint
-from eventlab.model.types import FieldType, field_type, type_hints
+from eventlab.model.source import classes_reached, code_fingerprint, keep_text
+from eventlab.model.types import FieldType, classes_in, field_type, type_hints
 
 C = TypeVar("C", bound=type[Any])
 _MARK: Final = "__eventlab_model__"
@@ -32,7 +42,7 @@ class Model:
         self, cls: type[Any], kind: Literal["aggregate", "projection"], name: str | None, scope: dict[str, Any], *, local: bool
     ) -> None:
         self.cls, self.kind, self.stale = cls, kind, False
-        self.name = check_type_name(snake(name or cls.__name__))
+        self.name = check_type_name(snake(cls.__name__ if name is None else name))
         if kind == "aggregate":
             check_category(self.name)
         hints = type_hints(cls, scope, cls.__name__)
@@ -41,12 +51,21 @@ class Model:
         )
         check_distinct([field for field, _ in self.fields], f"{kind} {cls.__name__}")
         self._scope = _named_in(scope if local else {}, cls)
+        #: Classes that the state's fields are made of: `evolve` may call their methods without naming them.
+        self._parts = tuple(dict.fromkeys(part for hint in hints.values() for part in classes_in(hint)))
         self.evolve = _method(cls, "evolve", kind)
         self.takes_meta = _takes_meta(self.evolve, cls, self_first=True)
-        self.decide = cls.__dict__.get("decide") or getattr(cls, "decide", None)
+        self.decide = _method(cls, "decide", kind) if hasattr(cls, "decide") else None
         self.key = _key_function(cls, kind)
         self.key_takes_meta = self.key is not None and _takes_meta(self.key, cls, self_first=False)
         self.key_fields = self._key_fields()
+        both = [name for name, _ in self.fields if name in self.key_names]
+        if both:
+            raise ModelError(
+                f"{kind} {cls.__name__} has {both[0]} both as a field and as a column of its key",
+                hint="leave the field out: the key's columns are in the table",
+                field=both[0],
+            )
         check_distinct([*self.key_names, *(field for field, _ in self.fields)], f"{kind} {cls.__name__}")
         self.initial = _initial(cls)
         stored: list[Any] = []
@@ -54,12 +73,10 @@ class Model:
             of.put(getattr(self.initial, field), f"the default of {cls.__name__}.{field}", stored)
         #: Key, state and the state before the first event, in stored form: part of the fingerprint.
         self.shape = f"{self._columns_text()};{stored!r}"
-        self.sources: dict[str, tuple[Callable[..., Any], Source]] = {
-            part: (function, capture(function))
-            for part, function in (("evolve", self.evolve), ("key", self.key))
-            if function is not None
-        }
+        self._functions = {"evolve": self.evolve} if self.key is None else {"evolve": self.evolve, "key": self.key}
         self._handled: tuple[int, tuple[EventType, ...] | None] | None = None
+        self._decides: tuple[int, tuple[type[Any], ...] | None] | None = None
+        keep_text((cls, *self._parts))
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {self.kind})"
@@ -96,7 +113,8 @@ class Model:
         """32 hex digits: the code of `evolve` and `key` with what they reach, the state's shape, the events' schemas."""
         handled = self.handled
         events = "*" if handled is None else ",".join(sorted(kind.schema.fingerprint for kind in handled))
-        return code_fingerprint(self.sources, f"{self.kind};{self.name};{self.shape};{events}", self.cls)
+        classes = {part for kind in handled or () for part in (kind.cls, *kind.parts)} | set(self._parts)
+        return code_fingerprint(self._functions, f"{self.kind};{self.name};{self.shape};{events}", self.cls, classes)
 
     @property
     def reference(self) -> str:
@@ -107,8 +125,10 @@ class Model:
         """Refuse a command that is not valid or that `decide` does not list."""
         kind = command_type(type(command))
         kind.check(command)
-        listed = self._annotated(self.decide, "decide") if self.decide is not None else ()
-        if listed is not None and not any(COMMANDS.successor(command_type(c)).cls is type(command) for c in listed):
+        if self._decides is None or self._decides[0] != COMMANDS.generation:
+            self._decides = (COMMANDS.generation, self._resolve_decides())
+        listed = self._decides[1]
+        if listed is not None and type(command) not in listed:
             names = ", ".join(c.__name__ for c in listed) or "no command"
             raise NotHandled(f"{self.cls.__name__} does not handle {kind.name}: its decide lists {names}", hint="add it there")
 
@@ -116,19 +136,31 @@ class Model:
         return ";".join(leaf.column for name, kind in (*self.key_fields, *self.fields) for leaf in kind.leaves(name))
 
     def _resolve_handled(self) -> tuple[EventType, ...] | None:
-        for name, cls in classes_reached([function for function, _ in self.sources.values()]):
-            if isinstance(vars(cls).get("__eventlab_type__"), EventType) and event_type(cls).stale:
+        self._refuse_superseded(self._functions.values())
+        listed = self._annotated(self.evolve, "evolve")
+        return None if listed is None else tuple(EVENTS.successor(event_type(cls)) for cls in listed)
+
+    def _resolve_decides(self) -> tuple[type[Any], ...] | None:
+        if self.decide is None:
+            return ()
+        self._refuse_superseded([self.decide])
+        listed = self._annotated(self.decide, "decide")
+        return None if listed is None else tuple(COMMANDS.successor(command_type(cls)).cls for cls in listed)
+
+    def _refuse_superseded(self, functions: Iterable[types.FunctionType]) -> None:
+        """A class that was defined again since, kept alive by a closure: its `case` would never match again."""
+        for name, cls in classes_reached(functions, self.cls.__module__):
+            kind = vars(cls).get("__eventlab_type__")
+            if isinstance(kind, (EventType, CommandType)) and kind.stale:
                 raise StaleType(
                     f"{self.cls.__name__} was defined with an old {cls.__name__} (its {name!r}), which was defined again since",
                     hint=f"define {self.cls.__name__} again too",
                     type=cls.__name__,
                 )
-        listed = self._annotated(self.evolve, "evolve")
-        return None if listed is None else tuple(EVENTS.successor(event_type(cls)) for cls in listed)
 
     def _annotated(self, function: Callable[..., Any], what: str) -> tuple[type[Any], ...] | None:
         """The classes in the annotation of a method's first parameter after self; None when it names no classes."""
-        parameter = next((p for p in inspect.signature(function).parameters.values() if p.name != "self"), None)
+        parameter = next(iter([*inspect.signature(function).parameters.values()][1:]), None)
         hint = self._meant(function, parameter.annotation, what) if parameter is not None else Any
         if hint in (inspect.Parameter.empty, Any, object):
             return None
@@ -139,14 +171,12 @@ class Model:
         return found
 
     def _meant(self, function: Callable[..., Any], hint: Any, what: str) -> Any:
-        """What an annotation stands for, when it is text: looked up where the method and its class are defined."""
+        """What an annotation stands for, when it or a part is text: looked up where the method and its class are defined."""
+        if hint is inspect.Parameter.empty:
+            return hint
         names = {**getattr(function, "__globals__", {}), **self._scope, **inspect.getclosurevars(function).nonlocals}
-        while isinstance(hint, str):
-            try:
-                hint = eval(hint, names)  # the modeller's own annotation
-            except (NameError, AttributeError, SyntaxError, TypeError) as why:
-                raise ModelError(f"{self.cls.__name__}.{what}: {why}", hint="define its types before it is used") from None
-        return hint
+        holder = type("holder", (), {"__annotations__": {"hint": hint}})
+        return type_hints(holder, names, f"{self.cls.__name__}.{what}")["hint"]
 
     def _key_fields(self) -> tuple[tuple[str, FieldType], ...]:
         text = field_type(str, "_id")
@@ -170,8 +200,14 @@ class Model:
 
 
 def _named_in(scope: dict[str, Any], cls: type[Any]) -> dict[str, Any]:
-    """Of the scope a class is defined in, what its methods' annotations may name: classes and unions."""
-    kept = {k: v for k, v in scope.items() if isinstance(v, (type, types.UnionType)) or typing.get_origin(v) is typing.Union}
+    """Of the scopes a class and its bases are defined in, what their annotations may name: classes, types, modules."""
+    kept: dict[str, Any] = {}
+    for base in reversed(cls.__mro__[1:]):
+        model = vars(base).get(_MARK)
+        kept |= model._scope if isinstance(model, Model) else {}
+    for name, value in scope.items():
+        if isinstance(value, (type, types.ModuleType)) or type(value).__module__ in ("types", "typing"):
+            kept[name] = value
     return {**kept, cls.__name__: cls}
 
 
@@ -179,6 +215,8 @@ def _options(hint: Any) -> Iterator[Any]:
     """The members of a union, through aliases and unions in it; a hint that is none by itself."""
     if type(hint).__name__ == "TypeAliasType":  # `type OrderEvent = ItemAdded | OrderPlaced`, from Python 3.12 on
         hint = hint.__value__
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         for option in typing.get_args(hint):
             yield from _options(option)
@@ -186,7 +224,7 @@ def _options(hint: Any) -> Iterator[Any]:
         yield hint
 
 
-def _method(cls: type[Any], name: str, kind: str) -> Callable[..., Any]:
+def _method(cls: type[Any], name: str, kind: str) -> types.FunctionType:
     method = getattr(cls, name, None)
     if not isinstance(method, types.FunctionType):
         raise ModelError(f"{kind} {cls.__name__} has no {name}", hint=f"def {name}(self, event: EventA | EventB) -> Self: …")
@@ -194,15 +232,17 @@ def _method(cls: type[Any], name: str, kind: str) -> Callable[..., Any]:
 
 
 def _takes_meta(function: Callable[..., Any], cls: type[Any], *, self_first: bool) -> bool:
-    count = len(inspect.signature(function).parameters) - self_first
-    if count not in (1, 2):
+    taken = [*inspect.signature(function).parameters.values()][self_first:]
+    plain = all(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in taken)
+    if len(taken) not in (1, 2) or not plain:
+        shown = ", ".join(map(str, taken))
         raise ModelError(
-            f"{cls.__name__}.{function.__name__} takes {count} parameters", hint="the event, or the event and its meta"
+            f"{cls.__name__}.{function.__name__} takes ({shown})", hint="it is given the event, or the event and its meta"
         )
-    return count == 2
+    return len(taken) == 2
 
 
-def _key_function(cls: type[Any], kind: str) -> Callable[..., Any] | None:
+def _key_function(cls: type[Any], kind: str) -> types.FunctionType | None:
     declared = next((vars(c)["key"] for c in cls.__mro__ if isinstance(vars(c).get("key"), staticmethod)), None)
     if kind == "aggregate":
         if declared is not None:
@@ -213,7 +253,7 @@ def _key_function(cls: type[Any], kind: str) -> Callable[..., Any] | None:
             f"projection {cls.__name__} has no key",
             hint="@staticmethod def key(event, meta) -> str | None: … says which row an event belongs to",
         )
-    function: Callable[..., Any] = declared.__func__
+    function: types.FunctionType = declared.__func__
     return function
 
 

@@ -63,7 +63,7 @@ def split_stream(stream: str) -> tuple[str, str]:
 
 def check_category(name: str) -> str:
     """A category in snake case: it begins every stream of an aggregate."""
-    if not _CATEGORY.match(name):
+    if not isinstance(name, str) or not _CATEGORY.match(name):
         raise InvalidName(f"{name!r} cannot name a category", hint="a-z, 0-9 and '_', beginning with a letter: 'carrier_day'")
     return name
 
@@ -84,7 +84,7 @@ def check_plain(text: str, what: str) -> str:
 
 def check_type_name(name: str) -> str:
     """The stored name of a type: letters, digits, dots and underscores, beginning with a letter."""
-    if not _TYPE.match(name):
+    if not isinstance(name, str) or not _TYPE.match(name):
         raise InvalidName(f"{name!r} cannot name a type", hint="letters, digits, '_' and '.', beginning with a letter")
     return check_plain(name, "type")
 

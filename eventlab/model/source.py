@@ -12,11 +12,11 @@ import inspect
 import re
 import sys
 import sysconfig
-import textwrap
 import types
+import typing
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from decimal import Decimal
 from enum import Enum
@@ -49,16 +49,18 @@ def capture(function: Callable[..., Any]) -> Source:
     code = function.__code__
     found = _captured.get(code)
     if found is None:
-        found = _captured[code] = _read(function, code)
+        found = _captured[code] = _read(code)
     return found
 
 
-def _read(function: Callable[..., Any], code: types.CodeType) -> Source:
+def _read(code: types.CodeType) -> Source:
     try:
-        lines, first = inspect.getsourcelines(function)
+        lines, first = inspect.getsourcelines(code)  # of the code itself: a function may pass itself off as what it wraps
     except (OSError, TypeError, SyntaxError, IndexError):
         return Source(None, code.co_filename, code.co_firstlineno)
-    return Source(textwrap.dedent("".join(lines)), code.co_filename, first)
+    # By the margin of its first line alone: a remark may stand further to the left.
+    margin = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
+    return Source("".join(line.removeprefix(margin) for line in lines), code.co_filename, first)
 
 
 # -- what code reaches -----------------------------------------------------------------------------------------------------
@@ -112,121 +114,174 @@ def _attributes(code: types.CodeType) -> frozenset[str]:
     return frozenset(names.union(*(_attributes(part) for part in code.co_consts if isinstance(part, types.CodeType))))
 
 
-def classes_reached(functions: list[Callable[..., Any]]) -> Iterator[tuple[str, type[Any]]]:
-    """Every class that these functions and their helpers name, alone or in a tuple or union."""
-    waiting: list[Any] = list(functions)
-    seen: set[int] = set()
+def classes_reached(functions: Iterable[types.FunctionType], home: str) -> Iterator[tuple[str, type[Any]]]:
+    """Every class that these functions of the module `home` and their helpers name, alone or in a tuple, a dict or a union."""
+    waiting = [found for function in functions for found in reached(function)]
+    seen: dict[int, Any] = {}
     while waiting:
-        function = waiting.pop()
-        if id(function) in seen or not isinstance(function, types.FunctionType) or _in_library(function.__code__.co_filename):
+        name, value = waiting.pop()
+        if id(value) in seen:
             continue
-        seen.add(id(function))
-        for name, value in reached(function):
-            options = value if isinstance(value, (tuple, list, set, frozenset)) else getattr(value, "__args__", (value,))
-            yield from ((name, option) for option in options if isinstance(option, type))
-            waiting.append(_unwrapped(value))
+        seen[id(value)] = value
+        if isinstance(value, type):
+            yield name, value
+        elif isinstance(value, types.FunctionType) and not _foreign(value.__globals__.get("__name__"), home):
+            waiting += reached(value)
+        waiting += [(name, part) for _, part in _parts(value)]
 
 
-def _unwrapped(value: Any) -> Any:
-    """The function beneath `functools.cache` and the like."""
-    try:
-        return inspect.unwrap(value) if callable(value) else value
-    except ValueError:
-        return value
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    """What a value holds or wraps, in an order that does not depend on the hash seed."""
+    if isinstance(value, (*_PLAIN, Enum, types.ModuleType)):
+        return []
+    if isinstance(value, functools.partial):
+        return [("func", value.func), ("args", value.args), ("keywords", value.keywords)]
+    if isinstance(value, types.MethodType):
+        return [("func", value.__func__), ("self", value.__self__)]
+    if isinstance(value, property):
+        return [("get", value.fget)]
+    if isinstance(value, (staticmethod, classmethod)):
+        return [("func", value.__func__)]
+    if isinstance(value, (list, tuple)):
+        return [(str(i), part) for i, part in enumerate(value)]
+    if isinstance(value, (set, frozenset)):
+        return [("item", part) for part in sorted(value, key=_constant)]
+    if isinstance(value, (dict, types.MappingProxyType)):
+        items = sorted(value.items(), key=lambda item: _constant(item[0]))
+        return [part for key, held in items for part in (("key", key), (_constant(key), held))]
+    if isinstance(value, type) or typing.get_origin(value) is not None:
+        return [("of", part) for part in typing.get_args(value)]
+    if is_dataclass(value):
+        return [(f.name, getattr(value, f.name, None)) for f in fields(value)]
+    beneath = getattr(value, "__dict__", {})  # of `functools.wraps`, `cache`, `cached_property` and `singledispatch`
+    return [(part, beneath[part]) for part in ("__wrapped__", "func", "registry") if part in beneath]
 
 
-def _in_library(file: str) -> bool:
-    return file.startswith((*_LIBRARIES, "<frozen")) or "site-packages" in file or "dist-packages" in file
+def _foreign(module: str | None, home: str) -> bool:
+    """Whether a module is a library's: not of the model's own package, wherever that is installed, and not a script."""
+    module = module or ""
+    top = module.partition(".")[0]
+    if module == home or (top == home.partition(".")[0] != "eventlab"):
+        return False
+    if top == "eventlab":
+        return not module.startswith("eventlab.domains")
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return top in sys.stdlib_module_names or file.startswith(_LIBRARIES) or "site-packages" in file or "dist-packages" in file
 
 
 # -- fingerprints ----------------------------------------------------------------------------------------------------------
 
 
-def code_fingerprint(functions: dict[str, tuple[Callable[..., Any], Source]], shape: str, owner: type[Any]) -> str:
-    """32 hex digits of what these functions of the class `owner` do, with the helpers and constants they reach.
+def code_fingerprint(
+    functions: Mapping[str, types.FunctionType], shape: str, owner: type[Any], classes: Iterable[type[Any]] = ()
+) -> str:
+    """32 hex digits of what these functions of the class `owner` do, with the helpers, classes and constants they reach.
 
-    `shape` is mixed in. Libraries count by name: their insides are not the model's.
+    `shape` is mixed in, and so are `classes`, whose methods the functions may call without naming them. Libraries count by
+    name: their insides are not the model's.
     """
     digest = hashlib.sha256(shape.encode())
-    seen: set[int] = {id(owner)}
+    walk = _Walk(owner)
     for name in sorted(functions):
-        function, source = functions[name]
-        for part in _function(name, function, source, owner, seen):
-            digest.update(part.encode())
-            digest.update(b"\0")
+        for part in walk.function(name, functions[name], (owner,)):
+            digest.update(part.encode() + b"\0")
+    for cls in sorted(classes, key=lambda cls: cls.__qualname__):
+        for part in walk.value(cls.__name__, cls, ()):
+            digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:32]
 
 
-def _function(name: str, function: Callable[..., Any], source: Source, owner: type[Any] | None, seen: set[int]) -> Iterator[str]:
-    """The function's own tree, then everything that its names stand for, among them what it uses of its class."""
-    if id(function) in seen or not isinstance(function, types.FunctionType):
-        return
-    seen.add(id(function))
-    yield f"def {name}"
-    yield _tree(source) if source.text is not None else _bytecode(function.__code__)
-    for path, value in reached(function):
-        yield from _value(path, value, seen)
-    if owner is not None:
-        for attribute in sorted(_attributes(function.__code__)):
-            yield from _member(attribute, _static(owner, attribute), owner, seen)
+def keep_text(classes: Iterable[type[Any]]) -> None:
+    """Capture what the methods of these classes reach: the files it stands in may change while this process runs."""
+    for cls in classes:
+        walk = _Walk(cls)
+        walk.told.clear()
+        for _ in walk.value(cls.__name__, cls, ()):
+            pass
 
 
-def _value(name: str, value: Any, seen: set[int]) -> Iterator[str]:
-    inner = _unwrapped(value)
-    if isinstance(inner, functools.partial):
-        yield f"{name}=partial({_constant(inner.args)}, {_constant(inner.keywords)})"
-        yield from _value(name, inner.func, seen)
-    elif isinstance(inner, types.FunctionType):
-        if _in_library(inner.__code__.co_filename):
-            yield f"{name}={inner.__module__}.{inner.__qualname__}"
-        else:
-            yield from _function(name, inner, capture(inner), None, seen)
-    elif isinstance(inner, types.ModuleType):
-        yield f"module {name}={inner.__name__}"
-    elif isinstance(inner, type):
-        yield from _class(name, inner, seen)
-    elif getattr(builtins, name, _ABSENT) is not inner:
-        yield f"{name}={_constant(inner)}"
+class _Walk:
+    """Tells what a name stands for as texts: code and constants, and everything they reach, each function and class once.
 
+    `owners` are the classes whose members the code may use as attributes, as in `self.total`.
+    """
 
-def _class(name: str, cls: type[Any], seen: set[int]) -> Iterator[str]:
-    """A class by name, and one of the modeller's own with what it holds."""
-    yield f"class {name}={cls.__qualname__}"
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
-    if id(cls) in seen or cls.__module__ == "builtins" or _in_library(file):
-        return
-    seen.add(id(cls))
-    if issubclass(cls, Enum):
-        yield f"{name}={[(member.name, _constant(member.value)) for member in cls]}"
-    for base in cls.__bases__:
-        yield from _class(base.__name__, base, seen)
-    for attribute, value in sorted(vars(cls).items()):
-        special = attribute.startswith("_") and attribute.endswith("_") and not _written(value)
-        if not special and not isinstance(value, Enum):
-            yield from _member(attribute, value, cls, seen)
+    def __init__(self, owner: type[Any]) -> None:
+        self.home = owner.__module__
+        self.told: dict[int, Any] = {id(owner): owner}
+        self.inside: set[int] = set()
 
+    def value(self, name: str, value: Any, owners: tuple[type[Any], ...]) -> Iterator[str]:
+        """What stands under a name."""
+        if isinstance(value, types.FunctionType):
+            module = value.__globals__.get("__name__")
+            if _foreign(module, self.home):
+                yield f"{name}={module}.{value.__qualname__}"
+            else:
+                yield from self.function(name, value, owners)
+        elif isinstance(value, types.ModuleType):
+            yield f"module {name}={value.__name__}"
+        elif isinstance(value, type):
+            yield from self._class(name, value)
+        elif getattr(builtins, name, _ABSENT) is not value:
+            yield f"{name}={self._label(value)}"
+            if not isinstance(value, _PLAIN):
+                yield from self._class(name, type(value))
+        if id(value) not in self.inside:  # a list may hold itself
+            self.inside.add(id(value))
+            for part, held in _parts(value):
+                yield from self.value(f"{name}.{part}", held, owners)
+            self.inside.discard(id(value))
 
-def _member(name: str, value: Any, owner: type[Any], seen: set[int]) -> Iterator[str]:
-    """What stands under a name in a class."""
-    if value is _ABSENT:
-        return
-    for part in (value.fget, value.fset) if isinstance(value, property) else (value,):
-        function = _unwrapped(getattr(part, "__func__", getattr(part, "func", part)))
-        if isinstance(function, types.FunctionType):
-            if not _in_library(function.__code__.co_filename):
-                yield from _function(name, function, capture(function), owner, seen)
-        elif part is not None and not isinstance(part, (types.MemberDescriptorType, types.GetSetDescriptorType)):
-            yield f"{name}={_constant(part)}"
+    def _label(self, value: Any) -> str:
+        """A constant as text; of a library's function its full name, of any other object its type."""
+        if isinstance(value, (*_PLAIN, Enum)):
+            return _constant(value)
+        name, module = getattr(value, "__qualname__", type(value).__qualname__), getattr(value, "__module__", "")
+        return f"{module}.{name}" if _foreign(module, self.home) else name
 
+    def function(self, name: str, function: types.FunctionType, owners: tuple[type[Any], ...]) -> Iterator[str]:
+        """The function's own tree, then everything that its names stand for, among them what it uses of its class."""
+        yield f"def {name}={function.__name__}"
+        if id(function) in self.told:
+            return
+        self.told[id(function)] = function
+        # A lambda's lines may end in the middle of it.
+        text = None if function.__code__.co_name == "<lambda>" else _tree(capture(function))
+        yield text or _bytecode(function.__code__)
+        yield from self.value("defaults", (function.__defaults__, function.__kwdefaults__), owners)
+        for path, value in reached(function):
+            yield from self.value(path, value, owners)
+        for owner in owners:
+            for attribute in sorted(_attributes(function.__code__)):
+                for cls in owner.__mro__[:-1]:
+                    if attribute in vars(cls):
+                        yield from self._member(attribute, vars(cls)[attribute], owners)
 
-def _static(owner: type[Any], name: str) -> Any:
-    return next((vars(cls)[name] for cls in owner.__mro__[:-1] if name in vars(cls)), _ABSENT)
+    def _class(self, name: str, cls: type[Any]) -> Iterator[str]:
+        """A class by name, and one of the modeller's own with what it holds."""
+        yield f"class {name}={cls.__qualname__}"
+        if id(cls) in self.told or cls.__module__ == "builtins" or _foreign(cls.__module__, self.home):
+            return
+        self.told[id(cls)] = cls
+        yield f"{name} match {getattr(cls, '__match_args__', ())}"
+        if issubclass(cls, Enum):
+            yield f"{name}={[(member.name, _constant(member.value)) for member in cls]}"
+        for base in cls.__bases__:
+            yield from self._class(base.__name__, base)
+        for attribute, value in sorted(vars(cls).items()):
+            special = attribute.startswith("_") and attribute.endswith("_") and not self._written(value)
+            if not special and not isinstance(value, Enum):
+                yield from self._member(attribute, value, (cls,))
 
+    def _member(self, name: str, value: Any, owners: tuple[type[Any], ...]) -> Iterator[str]:
+        if not isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+            yield from self.value(name, value, owners)
 
-def _written(value: Any) -> bool:
-    """Whether someone wrote this method, rather than `dataclass` or `Enum`."""
-    code = getattr(value, "__code__", None)
-    return code is not None and code.co_filename != "<string>" and not _in_library(code.co_filename)
+    def _written(self, value: Any) -> bool:
+        """Whether someone wrote this method, rather than `dataclass` or `Enum`."""
+        code = getattr(value, "__code__", None)
+        return code is not None and code.co_filename != "<string>" and not _foreign(value.__globals__.get("__name__"), self.home)
 
 
 def _constant(value: Any) -> str:
@@ -237,23 +292,21 @@ def _constant(value: Any) -> str:
         return repr(value)
     if isinstance(value, (set, frozenset)):
         return f"{type(value).__name__}({sorted(map(_constant, value))})"
-    if isinstance(value, (dict, types.MappingProxyType)):
-        return f"dict({sorted((_constant(k), _constant(v)) for k, v in value.items())})"
     if isinstance(value, (list, tuple)):
         return f"{type(value).__name__}({[_constant(v) for v in value]})"
     if is_dataclass(value) and not isinstance(value, type):
         return f"{type(value).__qualname__}({[(f.name, _constant(getattr(value, f.name, None))) for f in fields(value)]})"
-    if isinstance(value, type) or callable(value):
-        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+    return str(getattr(value, "__qualname__", type(value).__qualname__))
 
 
-def _tree(source: Source) -> str:
-    assert source.text is not None
+@functools.lru_cache(maxsize=10_000)
+def _tree(source: Source) -> str | None:
+    """A function's text as its syntax tree, or None where the text is not one function."""
     try:
-        return _node(ast.parse(source.text).body[0])
-    except SyntaxError:  # a lambda or a fragment that does not parse alone
-        return source.text
+        node = ast.parse(source.text or "").body[0]
+    except (SyntaxError, IndexError):
+        return None
+    return _node(node) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
 
 
 def _node(node: Any) -> str:
@@ -280,4 +333,6 @@ def _is_description(node: Any) -> bool:
 
 def _bytecode(code: types.CodeType) -> str:
     constants = [_bytecode(c) if isinstance(c, types.CodeType) else _constant(c) for c in code.co_consts]
-    return f"{code.co_code.hex()} {code.co_names} {constants}"
+    parameters = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    return f"{parameters} {names} {code.co_code.hex()} {code.co_exceptiontable.hex()} {constants}"

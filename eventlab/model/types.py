@@ -33,12 +33,13 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import inspect
 import json
 import math
 import types
 import typing
 import uuid
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
@@ -310,6 +311,19 @@ def type_hints(cls: type[Any], names: Mapping[str, Any], path: str) -> dict[str,
         raise ModelError(f"{path}: {why}", hint="define the types of its fields before the class") from None
 
 
+def classes_in(hint: Any) -> Iterator[type[Any]]:
+    """The dataclasses and enums that a supported type hint is made of."""
+    hint, _ = _unwrap(hint)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        yield hint
+    elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        yield hint
+        parts = type_hints(hint, {}, hint.__name__)
+        yield from (cls for field in dataclasses.fields(hint) for cls in classes_in(parts[field.name]))
+    elif typing.get_origin(hint) is not Literal:
+        yield from (cls for part in typing.get_args(hint) for cls in classes_in(part))
+
+
 def check_positional(cls: type[Any]) -> None:
     """A class whose instances are made again from the values of its fields, in order."""
     for field in dataclasses.fields(cls):
@@ -318,13 +332,20 @@ def check_positional(cls: type[Any]) -> None:
             raise ModelError(
                 f"{cls.__name__}.{field.name} has {what}", hint="a stored object is made again from its fields in order"
             )
+    names = [field.name for field in dataclasses.fields(cls)]
+    taken = [*inspect.signature(cls.__init__).parameters][1:]  # an __init__ written by hand, or an InitVar
+    if taken != names:
+        raise ModelError(
+            f"{cls.__name__} is made from ({', '.join(taken)}), but its fields are ({', '.join(names)})",
+            hint="a stored object is made again from its fields in order: no __init__ of its own, no InitVar",
+        )
 
 
 def _name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 
-def _check_class(value: Any, cls: type[Any], path: str, declared: str) -> None:
+def _check_class(value: Any, cls: type[Any], path: str, declared: str, why: str = "") -> None:
     """Refuse an instance of any other class; one that only has the same name was redefined in between."""
     of = type(value)
     if of is cls:
@@ -336,7 +357,7 @@ def _check_class(value: Any, cls: type[Any], path: str, declared: str) -> None:
             type=cls.__name__,
             field=path,
         )
-    raise _wrong(value, path, declared)
+    raise _wrong(value, path, declared, why)
 
 
 def _shown(value: Any) -> str:
@@ -588,11 +609,11 @@ def _closed(values: tuple[Any, ...], of: tuple[Any, ...], declared: str, path: s
     members, of_member, cls = dict(zip(stored, of, strict=True)), dict(zip(of, stored, strict=True)), type(of[0])
 
     def check(value: Any, where: str) -> Any:
-        if issubclass(cls, enum.Enum):
-            _check_class(value, cls, where, declared)
-        if type(value) is not cls or value not in of_member:
-            raise _wrong(value, where, declared, f"one of {', '.join(map(repr, members))}")
-        return of_member[value]
+        if type(value) is cls and value in of_member:
+            return of_member[value]
+        choices = f"one of {', '.join(map(repr, members))}"
+        _check_class(value, cls, where, declared, choices)
+        raise _wrong(value, where, declared, choices)
 
     def back(stored: Any) -> Any:
         try:
