@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-import polars as pl
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,12 +28,22 @@ Register = Callable[[sqlite3.Connection, int, Collection[tuple[str, Schema]]], o
 
 
 @dataclass(frozen=True)
+class _Heads:
+    """Streams with their new version, first and last position."""
+
+    streams: list[str]
+    versions: list[int]
+    first: list[int]
+    last: list[int]
+
+
+@dataclass(frozen=True)
 class _Placed:
     """Rows that have places after `base`, written as files that are still pending; and the new heads of their streams."""
 
     base: int
     files: tuple[Finished, ...]
-    heads: tuple[pl.DataFrame, ...]
+    heads: tuple[_Heads, ...]
 
 
 @dataclass(frozen=True)
@@ -123,8 +133,8 @@ def _commit(
     register(connection, tenant_id, uses)
     first, last = placed.base + 1, placed.base + chunk.rows
     for heads in placed.heads:
-        columns = (heads[name].to_list() for name in ("stream", "version", "first", "last"))
-        move_heads(connection, zip([tenant_id] * len(heads), *columns, strict=True))
+        numbers = (heads.streams, heads.versions, heads.first, heads.last)
+        move_heads(connection, zip([tenant_id] * len(heads.streams), *numbers, strict=True))
     connection.execute(
         "INSERT INTO import_chunk VALUES(?, ?, ?, ?, ?, ?, ?)",
         (tenant_id, chunk.source, chunk.number, chunk.rows, first, last, chunk.digest),
@@ -137,40 +147,45 @@ def _commit(
 
 def _with_places(
     table: pa.Table, base: int, tenant: str, recorded_at: int, connection: sqlite3.Connection, tenant_id: int
-) -> tuple[pa.Table, pl.DataFrame]:
+) -> tuple[pa.Table, _Heads]:
     """A chunk's table with what the log decides: position, version, tenant, commit; and the new heads of its streams."""
     rows = table.num_rows
-    streams = pl.from_arrow(table.select(["stream", "offset"]))
-    assert isinstance(streams, pl.DataFrame)
-    counts = (
-        streams.group_by("stream")
-        .agg(pl.len().alias("count"), pl.col("offset").min().alias("first"), pl.col("offset").max().alias("last"))
-        .sort("stream")
+    offsets = table.column("offset").to_numpy()
+    names = table.column("stream").combine_chunks().dictionary_encode()
+    codes, streams = names.indices.to_numpy(), names.dictionary.to_pylist()
+    known = heads_of(connection, tenant_id, streams)
+    before = (
+        np.fromiter((known.get(name, 0) for name in streams), np.int64, len(streams))
+        if known
+        else np.zeros(len(streams), np.int64)
     )
-    before = heads_of(connection, tenant_id, counts["stream"].to_list())
-    known = pl.Series([before.get(s, 0) for s in counts["stream"].to_list()] if before else [0] * len(counts), dtype=pl.Int64)
-    heads = counts.select(
-        "stream",
-        (known + counts["count"].cast(pl.Int64)).alias("version"),
-        (pl.col("first") + base + 1).alias("first"),
-        (pl.col("last") + base + 1).alias("last"),
+    # Rows by stream, each stream's in order: its k-th row here is its version before this chunk, plus k.
+    order = np.argsort(codes, kind="stable")
+    counts = np.bincount(codes, minlength=len(streams))
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    versions = np.empty(rows, np.int64)
+    versions[order] = np.arange(1, rows + 1) - np.repeat(starts, counts) + np.repeat(before, counts)
+    first, last = offsets[order[starts]], offsets[order[starts + counts - 1]]
+    # In the order of their names, which is that of the catalog: nearly twice as fast as any other.
+    by_name = sorted(range(len(streams)), key=streams.__getitem__)
+    at = np.asarray(by_name, np.int64)
+    heads = _Heads(
+        [streams[i] for i in by_name],
+        (before + counts)[at].tolist(),
+        (first + base + 1)[at].tolist(),
+        (last + base + 1)[at].tolist(),
     )
-    versions = streams.select(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over("stream").alias("v"), "stream")
-    if before:
-        versions = versions.join(counts.select("stream", known.alias("known")), on="stream", how="left", maintain_order="left")
-        versions = versions.select((pl.col("v") + pl.col("known")).alias("v"))
-    position = pa.array(table.column("offset").to_numpy() + (base + 1))
+    position = pa.array(offsets + (base + 1))
     given = {name: table.column(name) for name in table.column_names if name != "offset"}
     given |= {
         "position": position,
-        "version": versions["v"].to_arrow(),
+        "version": pa.array(versions),
         "tenant": pa.repeat(pa.scalar(tenant), rows),
         "commit": position,
     }
     given.setdefault("recorded_at", pa.repeat(pa.scalar(recorded_at, pa.int64()), rows).view(pa.timestamp("us", "UTC")))
-    names = [*ENVELOPE_NAMES, *payload_columns(table)]
-    placed = pa.table([given[name] for name in names], names=names)
-    return placed, heads
+    columns = [*ENVELOPE_NAMES, *payload_columns(table)]
+    return pa.table([given[name] for name in columns], names=columns), heads
 
 
 def _is_type(table: pa.Table, schema: Schema) -> Any:

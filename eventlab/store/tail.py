@@ -29,6 +29,8 @@ _UPSERT_HEAD: Final = (
     "INSERT INTO stream_head VALUES(?, ?, ?, ?, ?) ON CONFLICT(tenant, stream) DO UPDATE SET "
     "version = excluded.version, last_position = excluded.last_position"
 )
+#: More streams than these are looked up by one statement.
+MANY_STREAMS: Final = 16
 #: A tenant's name by its number.
 TenantName = Callable[[int], str]
 
@@ -68,8 +70,15 @@ def move_heads(connection: sqlite3.Connection, heads: Iterable[tuple[int, str, i
 
 def heads_of(connection: sqlite3.Connection, tenant_id: int, streams: Iterable[str]) -> dict[str, int]:
     """The versions of those streams that have events."""
+    wanted = list(dict.fromkeys(streams))
+    if len(wanted) > MANY_STREAMS:
+        rows = connection.execute(
+            "SELECT stream, version FROM json_each(?) CROSS JOIN stream_head WHERE tenant = ? AND stream = value",
+            (json.dumps(wanted, ensure_ascii=False), tenant_id),
+        )
+        return dict(rows.fetchall())
     found = {}
-    for stream in dict.fromkeys(streams):
+    for stream in wanted:
         row = connection.execute(
             "SELECT version FROM stream_head WHERE tenant = ? AND stream = ?", (tenant_id, stream)
         ).fetchone()
