@@ -27,7 +27,7 @@ from eventlab.model.events import (
     freeze,
 )
 from eventlab.model.names import check_category, check_distinct, check_type_name, snake
-from eventlab.model.source import classes_reached, code_fingerprint, keep_text
+from eventlab.model.source import Trail, classes_reached, code_fingerprint, keep_text
 from eventlab.model.types import FieldType, classes_in, field_type, type_hints
 
 C = TypeVar("C", bound=type[Any])
@@ -74,6 +74,7 @@ class Model:
         #: Key, state and the state before the first event, in stored form: part of the fingerprint.
         self.shape = f"{self._columns_text()};{stored!r}"
         self._functions = {"evolve": self.evolve} if self.key is None else {"evolve": self.evolve, "key": self.key}
+        self._fingerprint: tuple[int, str, Trail] | None = None
         self._handled: tuple[int, tuple[EventType, ...] | None] | None = None
         self._decides: tuple[int, tuple[type[Any], ...] | None] | None = None
         keep_text((cls, *self._parts))
@@ -110,11 +111,19 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits: the code of `evolve` and `key` with what they reach, the state's shape, the events' schemas."""
+        """32 hex digits: the code of `evolve` and `key` with what they reach, the state's shape, the events' schemas.
+
+        Made again when anything it was made from was put in the place of something else.
+        """
+        made = self._fingerprint
+        if made is not None and made[0] == EVENTS.generation and made[2].holds():
+            return made[1]
         handled = self.handled
         events = "*" if handled is None else ",".join(sorted(kind.schema.fingerprint for kind in handled))
         classes = {part for kind in handled or () for part in (kind.cls, *kind.parts)} | set(self._parts)
-        return code_fingerprint(self._functions, f"{self.kind};{self.name};{self.shape};{events}", self.cls, classes)
+        digest, trail = code_fingerprint(self._functions, f"{self.kind};{self.name};{self.shape};{events}", self.cls, classes)
+        self._fingerprint = (EVENTS.generation, digest, trail)
+        return digest
 
     @property
     def reference(self) -> str:

@@ -28,6 +28,10 @@ _PLAIN: Final = (
     bool, int, float, complex, str, bytes, Decimal, uuid.UUID, dt.date, dt.time, dt.timedelta, dt.tzinfo, range, re.Pattern,
     PurePath, types.NoneType, types.EllipsisType,
 )  # fmt: skip
+_LASTING: Final = (
+    *_PLAIN, Enum, type, frozenset, types.UnionType, types.FunctionType, types.BuiltinFunctionType, types.ModuleType,
+    types.MethodType, property, staticmethod, classmethod,
+)  # fmt: skip
 _LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -172,13 +176,37 @@ def _foreign(module: str | None, home: str) -> bool:
 # -- fingerprints ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Trail:
+    """What a fingerprint was made from: as long as every name still stands for the same object, it still holds.
+
+    `lasting` is False where something that can change inside, such as a list, was among it.
+    """
+
+    names: tuple[tuple[dict[str, Any], str, Any], ...]
+    cells: tuple[tuple[types.CellType, Any], ...]
+    parts: tuple[tuple[Any, str, Any], ...]
+    members: tuple[tuple[type[Any], tuple[int, ...]], ...]
+    lasting: bool
+
+    def holds(self) -> bool:
+        """Whether nothing was put in the place of anything."""
+        return (
+            self.lasting
+            and all(names.get(name, _ABSENT) is value for names, name, value in self.names)
+            and all(_content(cell) is value for cell, value in self.cells)
+            and all(getattr(of, name, _ABSENT) is value for of, name, value in self.parts)
+            and all(tuple(map(id, vars(cls).values())) == ids for cls, ids in self.members)
+        )
+
+
 def code_fingerprint(
     functions: Mapping[str, types.FunctionType], shape: str, owner: type[Any], classes: Iterable[type[Any]] = ()
-) -> str:
+) -> tuple[str, Trail]:
     """32 hex digits of what these functions of the class `owner` do, with the helpers, classes and constants they reach.
 
     `shape` is mixed in, and so are `classes`, whose methods the functions may call without naming them. Libraries count by
-    name: their insides are not the model's.
+    name: their insides are not the model's. With it comes the trail that tells how long it holds.
     """
     digest = hashlib.sha256(shape.encode())
     walk = _Walk(owner)
@@ -188,7 +216,7 @@ def code_fingerprint(
     for cls in sorted(classes, key=lambda cls: cls.__qualname__):
         for part in walk.value(cls.__name__, cls, ()):
             digest.update(part.encode() + b"\0")
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:32], walk.trail([owner, *classes])
 
 
 def keep_text(classes: Iterable[type[Any]]) -> None:
@@ -210,9 +238,37 @@ class _Walk:
         self.home = owner.__module__
         self.told: dict[int, Any] = {id(owner): owner}
         self.inside: set[int] = set()
+        self.lasting = True
+
+    def trail(self, classes: Iterable[type[Any]]) -> Trail:
+        """Everything that was looked up on the way, to be looked up again."""
+        names: dict[tuple[int, str], tuple[dict[str, Any], str, Any]] = {}
+        cells: dict[int, tuple[types.CellType, Any]] = {}
+        parts: list[tuple[Any, str, Any]] = []
+        functions = [value for value in self.told.values() if isinstance(value, types.FunctionType)]
+        for function in functions:
+            closed = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+            parts += [(function, name, getattr(function, name)) for name in ("__code__", "__defaults__", "__kwdefaults__")]
+            for first, *rest in _paths(function.__code__):
+                if first in closed:
+                    value = _content(closed[first])
+                    cells[id(closed[first])] = (closed[first], value)
+                else:
+                    value = function.__globals__.get(first, _ABSENT)
+                    names[id(function.__globals__), first] = (function.__globals__, first, value)
+                for part in rest:
+                    if not isinstance(value, types.ModuleType):
+                        break
+                    parts.append((value, part, getattr(value, part, _ABSENT)))
+                    value = parts[-1][2]
+        told = {id(cls): cls for cls in (*classes, *self.told.values()) if isinstance(cls, type)}
+        members = tuple((cls, tuple(map(id, vars(cls).values()))) for cls in told.values())
+        return Trail(tuple(names.values()), tuple(cells.values()), tuple(parts), members, self.lasting)
 
     def value(self, name: str, value: Any, owners: tuple[type[Any], ...]) -> Iterator[str]:
         """What stands under a name."""
+        if not isinstance(value, _LASTING) and not (isinstance(value, tuple) or typing.get_origin(value) is not None):
+            self.lasting = False
         if isinstance(value, types.FunctionType):
             module = value.__globals__.get("__name__")
             if _foreign(module, self.home):
