@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from eventlab.errors import Conflict, EventlabError, EvolveFailed, InvalidValue, NotHandled, Refused, SchemaConflict
 from eventlab.model.events import EVENTS, EventType, New, event_type
 from eventlab.model.ids import derived, uuid7
-from eventlab.model.meta import Context
+from eventlab.model.meta import Context, Recorded
 from eventlab.model.models import Model
 from eventlab.model.names import check_plain, split_stream
 from eventlab.model.schema import Schema
@@ -29,6 +29,33 @@ class Handled(Generic[M]):
     positions: tuple[int, ...]
     state: M
     version: int
+
+
+class Decision(Sequence[Recorded]):
+    """The events that a decision rests on, and what it appends; made by `Lab.decide_on`. `done` says where that went."""
+
+    def __init__(self, seen: Sequence[Recorded], head: int) -> None:
+        self._seen = seen
+        self.head = head
+        self.appending: dict[str, list[Any]] = {}
+        self.done = Appended((), (), ())
+
+    @overload
+    def __getitem__(self, index: int) -> Recorded: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Recorded]: ...
+    def __getitem__(self, index: int | slice) -> Recorded | Sequence[Recorded]:
+        return self._seen[index]
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def __repr__(self) -> str:
+        return f"Decision({len(self)} events seen up to position {self.head})"
+
+    def append(self, stream: str, *events: Any) -> None:
+        """Append events to a stream when the block ends, if nothing came in between."""
+        self.appending.setdefault(stream, []).extend(events)
 
 
 @dataclass(frozen=True)

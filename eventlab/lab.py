@@ -6,13 +6,13 @@ import contextlib
 import datetime as dt
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from eventlab import commands
-from eventlab.commands import ATTEMPTS, Drafting, Handled
+from eventlab.commands import ATTEMPTS, Decision, Drafting, Handled
 from eventlab.determinism.check import Checked, check
 from eventlab.determinism.variants import VARIANTS
 from eventlab.errors import Conflict, InvalidValue, ReadOnly, Unsupported
@@ -22,12 +22,16 @@ from eventlab.model.events import New, event_type
 from eventlab.model.filters import EVERYTHING, Filter, stream
 from eventlab.model.ids import seeded
 from eventlab.model.meta import DEFAULT_TENANT, Context, context, current_context
+from eventlab.model.models import Model
 from eventlab.model.names import check_plain
 from eventlab.model.types import moment_us
 from eventlab.projections import read_models
 from eventlab.projections.read_models import Rebuilt
-from eventlab.store.base import ALL, Appended, Store, Tenant
+from eventlab.store.backup import BackedUp, backup
+from eventlab.store.base import ALL, Appended, Condition, Snapshot, Store, Tenant
+from eventlab.store.compact import Compacted
 from eventlab.store.disk import DiskStore, open_store
+from eventlab.store.maintain import LARGE_INGEST, POLICY, Maintenance, Policy, maintenance_of
 from eventlab.store.memory import MemoryStore
 from eventlab.temporal.moment import Moment, Time, instant, resolve
 from eventlab.temporal.reader import Progress, Reader, quiet
@@ -50,7 +54,8 @@ class Lab(Reader):
         self.path = path
         self._clock = clock
         self._chance = chance
-        self._known_schemas: set[tuple[str, int]] = set()
+        self._closed = False
+        self._maintenance: Maintenance | None = None
 
     def __repr__(self) -> str:
         where = str(self.path) if self.path is not None else "in memory"
@@ -64,9 +69,14 @@ class Lab(Reader):
         self.close()
 
     def close(self) -> None:
-        """Let go of the store; opening it again gives the same log."""
-        self._close_sql()
-        self._store.close()
+        """Let go of the store; opening it again gives the same log. A lab that is closed already stays so."""
+        # Only once: the store is counted by whoever opened it, and may be open for others.
+        if not self._closed:
+            self._closed = True
+            self._close_sql()
+            if self._maintenance is not None:
+                self._maintenance.leave()
+            self._store.close()
 
     @property
     def store(self) -> Store:
@@ -89,12 +99,14 @@ class Lab(Reader):
         key: str | None = None,
         occurred_at: dt.datetime | str | None = None,
         tags: Sequence[str] = (),
+        condition: Condition | tuple[Filter, int] | None = None,
     ) -> Appended:
         """Append events to a stream, or to several at once: all of them or none.
 
         `expected` is the version (0 for a new stream) that the streams must be at, else `Conflict` with the events that came
-        between. `key` makes the append safe to repeat: the second time changes nothing and gives the old positions. Without
-        `key`, `expected` or ids of your own a repeat is a new append.
+        between. `condition` is a filter and a position: the append is a `Conflict` if anything the filter picks came after it
+        (see `decide_on`). `key` makes the append safe to repeat: the second time changes nothing and gives the old positions.
+        Without `key`, `expected` or ids of your own a repeat is a new append.
         """
         pairs = self._pairs(to, events)
         wanted = self._expected(to, expected)
@@ -116,13 +128,62 @@ class Lab(Reader):
         drafts, own = commands.drafts(pairs, shared)
         if not drafts:
             return Appended((), (), ())
-        self._refuse_renamed(drafts)
+        self._refuse_renamed([draft.schema for draft in drafts])
         try:
-            return self._store.append(drafts, tenant=tenant, expected=wanted, repeats=own, now=now)
+            done = self._store.append(
+                drafts, tenant=tenant, expected=wanted, repeats=own, condition=_condition(condition), now=now
+            )
         except Conflict as conflict:
-            between = self.read(stream(conflict.stream))
-            conflict.facts["events"] = [e for e in between if e.version > conflict.expected]
+            if "condition" in conflict.facts:
+                between = self.read(conflict.condition.filter, after=conflict.condition.after).list()
+            else:
+                between = [e for e in self.read(stream(conflict.stream)) if e.version > conflict.expected]
+            conflict.facts["events"] = between
             raise
+        if self._maintenance is not None:
+            self._maintenance.written()
+        return done
+
+    @contextlib.contextmanager
+    def decide_on(self, filter: Filter) -> Iterator[Decision]:
+        """Decide on any events, of whatever streams: what the filter picks is read once, and what is appended to it in the
+        block is stored at its end, all or nothing, unless anything the filter picks came in between (`Conflict`).
+
+        Raise `Rejected`, or anything, and nothing is stored. Others call this a dynamic consistency boundary.
+
+        >>> import eventlab as el
+        >>> @el.event
+        ... class SeatTaken:
+        ...     "A student took one of the seats."
+        ...     course: el.Tag[str]
+        >>> lab = el.scratch()
+        >>> with lab.decide_on(el.events(SeatTaken) & el.tag(course="c1")) as seen:
+        ...     if len(seen) < 30:
+        ...         seen.append("course-c1", SeatTaken("c1"))
+        >>> seen.done.positions
+        (1,)
+        """
+        head = self.head
+        decision = Decision(self.read(filter, until=head).list(), head)
+        yield decision
+        if decision.appending:
+            decision.done = self.append(decision.appending, condition=Condition(filter, head))
+
+    def decide(self, filter: Filter, function: Callable[[Decision], object], *, attempts: int = ATTEMPTS) -> Appended:
+        """Read what a filter picks, let `function` append to it, and store that; read and decide again on a lost race.
+
+        `function` takes the events seen, as `decide_on` gives them, and may run `attempts` times.
+        """
+        for attempt in range(1, attempts + 1):
+            try:
+                with self.decide_on(filter) as seen:
+                    function(seen)
+            except Conflict:
+                if attempt == attempts:
+                    raise
+            else:
+                return seen.done
+        raise InvalidValue(f"attempts={attempts}: deciding takes at least one")
 
     def handle(self, model: type[M], id: str, command: Any, *, attempts: int = ATTEMPTS) -> Handled[M]:
         """Load, decide, append: the events a command leads to, and the state after them.
@@ -140,7 +201,10 @@ class Lab(Reader):
             return loaded.state, loaded.version
 
         done = commands.handle(load, lambda events, version: self.append(name, events, expected=version), of, command, attempts)
-        return Handled(done.events, done.positions, self.load(model, id), done.version) if of.takes_meta and done.events else done
+        if of.takes_meta and done.events:
+            # The fold wants to know where the events are: as of the last of them, whoever else has appended since.
+            return Handled(done.events, done.positions, self.at(position=done.positions[-1]).load(model, id), done.version)
+        return done
 
     def context(
         self,
@@ -174,17 +238,27 @@ class Lab(Reader):
             raise ReadOnly("this lab only reads", hint="open the store where it can be written")
         tenant = self._one_tenant("ingest")
         for part in listed:
+            if not isinstance(part, ingesting.Rows):
+                raise InvalidValue(
+                    f"ingest takes el.rows(…), and got a {type(part).__name__}",
+                    hint='lab.ingest(el.rows(Paid, frame, stream="order-{id}"), source="shop")',
+                )
             if isinstance(part.type, type):
                 self._bind(part.type, event_type(part.type).name)
         prepared = [ingesting.prepare(part) for part in listed]
+        self._refuse_renamed([part.schema for part in prepared])
         bar = self._progress(f"ingest {source}", sum(map(len, prepared)))
         try:
-            return ingesting.ingest(
+            done = ingesting.ingest(
                 self._store, listed, source=check_plain(source, "source"), tenant=tenant, recorded_at=recorded_at,
                 context=current_context(), bar=bar, prepared=prepared,
             )  # fmt: skip
         finally:
             bar.close()
+        if done.events >= LARGE_INGEST:
+            # Nobody waits for a store that has just been filled, and all that is asked of it later is quicker.
+            self.compact(all=True)
+        return done
 
     def ingested(self, source: str) -> int:
         """How many events of a source are in the log."""
@@ -207,6 +281,19 @@ class Lab(Reader):
     def seal(self) -> int:
         """Write the hot tail as Parquet segments; the number of events sealed. Readers see no difference."""
         return self._store.seal()
+
+    def compact(self, *, all: bool = False) -> Compacted:
+        """Rewrite sealed runs into eras sorted by stream where they are due, `all` of them at once; readers see no difference.
+
+        A stream is loaded from one file then, and a fold takes its streams in order. A lab in memory has nothing to do.
+        """
+        return self._store.compact(all=all) if isinstance(self._store, DiskStore) else Compacted()
+
+    def backup(self, to: str | os.PathLike[str]) -> BackedUp:
+        """Copy the store to a new folder, whole as of one commit, while it is in use; the copy is verified."""
+        if not isinstance(self._store, DiskStore):
+            raise Unsupported("a lab in memory has no files to copy", hint="lab.export writes its events")
+        return backup(self._store, Path(to), now=lambda: moment_us(self._clock(), "the clock"))
 
     def check(self, *models: type[Any], sample: int = 1, until: int | None = None) -> list[Checked]:
         """Fold models again in fresh processes under other hash seeds, time zones, locales and batch sizes, and compare.
@@ -239,6 +326,10 @@ class Lab(Reader):
         return resolve(self, time, position, version, tz)
 
     # -- inside
+
+    def _keep_snapshot(self, model: Model, stream: str, tenant: str, snapshot: Snapshot) -> None:
+        if not self.read_only:
+            self._store.save_snapshot(tenant, stream, model.name, snapshot)
 
     def _moved(self, model: type[Any], move: Any) -> Rebuilt:
         of = self._model(model)
@@ -273,13 +364,6 @@ class Lab(Reader):
                 raise InvalidValue(f"expected version of {name!r} is {version!r}", hint="a whole number; 0 for a new stream")
         return dict(given)
 
-    def _refuse_renamed(self, drafts: Sequence[Any]) -> None:
-        known = self._known_schemas
-        new = {draft.schema.key: draft.schema for draft in drafts if draft.schema.key not in known}
-        if new:
-            self._known_schemas = known = set(self._store.cut().schemas)
-            commands.refuse_renamed([s for k, s in new.items() if k not in known], self._store.cut().schemas)
-
 
 def open(
     path: str | os.PathLike[str],
@@ -289,10 +373,12 @@ def open(
     read_only: bool = False,
     clock: Clock | None = None,
     allow_disk: str | None = None,
+    maintain: bool | Policy = True,
 ) -> Lab:
     """Open the store in a folder, made on first use; the same store for everyone in this process.
 
-    A store that holds several tenants asks which one; `tenant=el.ALL` reads all of them.
+    A store that holds several tenants asks which one; `tenant=el.ALL` reads all of them. From the first append on a thread
+    keeps the store in shape (seal, compact, collect); `maintain=False` leaves that to `eventlab seal | compact | gc`.
     """
     now = clock or _utc_now
     store = open_store(path, now=lambda: moment_us(now(), "the clock"), create=create, read_only=read_only, allow_disk=allow_disk)
@@ -301,7 +387,10 @@ def open(
     except BaseException:
         store.close()
         raise
-    return Lab(store, tenant, clock=now, chance=seeded(None), path=store.root)
+    lab = Lab(store, tenant, clock=now, chance=seeded(None), path=store.root)
+    if maintain and not store.read_only:
+        lab._maintenance = maintenance_of(store, maintain if isinstance(maintain, Policy) else POLICY)
+    return lab
 
 
 def scratch(*, clock: Clock | None = None, seed: int | None = None, tenant: Tenant = DEFAULT_TENANT) -> Lab:
@@ -321,6 +410,18 @@ def _tenant(store: DiskStore, tenant: Tenant | None) -> Tenant:
             tenants=sorted(names),
         )
     return DEFAULT_TENANT
+
+
+def _condition(given: Condition | tuple[Filter, int] | None) -> Condition | None:
+    if given is None or isinstance(given, Condition):
+        return given
+    try:
+        filter, after = given
+    except (TypeError, ValueError):
+        filter, after = None, None
+    if not isinstance(filter, Filter) or isinstance(after, bool) or not isinstance(after, int) or after < 0:
+        raise InvalidValue(f"condition={given!r} is not a filter and a position", hint='(el.tag(course="c1"), lab.head)')
+    return Condition(filter, after)
 
 
 def _utc_now() -> dt.datetime:

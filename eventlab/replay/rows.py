@@ -73,6 +73,7 @@ class RowFold:
         else:
             keys = []
             expected = str if self.model.key_names == ("_id",) else tuple
+            width = len(self.model.key_names)
             for i, event in enumerate(events):
                 if event is None:  # of a type without a class here
                     keys.append(None)
@@ -81,7 +82,7 @@ class RowFold:
                     key = key_of(event, Meta(envelope, i)) if self.model.key_takes_meta else key_of(event)
                 except Exception as why:
                     raise failed(self.model, "key", envelope, i, why) from why
-                if key is not None and not isinstance(key, expected):
+                if key is not None and not (isinstance(key, expected) and (expected is str or len(key) == width)):
                     wanted = "a str" if expected is str else f"({', '.join(self.model.key_names)})"
                     raise failed(self.model, "key", envelope, i, TypeError(f"it gave {key!r}, not {wanted} or None"))
                 keys.append(key)
@@ -109,8 +110,6 @@ class RowFold:
                 entry[2] = position
                 if watch is not None:
                     watch(key, event, entry[0], position)
-        except EventlabError:
-            raise
         except Exception as why:
             raise failed(self.model, "evolve", envelope, at, why) from why
 
@@ -163,10 +162,11 @@ def fold(model: Model, batches: Iterable[Batch], tenant: Tenant, lookup: Lookup 
 def failed(model: Model, what: str, envelope: Any, at: int, why: Exception) -> EvolveFailed:
     """The error that names the event at which a model's code raised."""
     position, stream, name = envelope.position[at], envelope.stream[at], envelope.type[at]
+    said, hint = (why.message, why.hint) if isinstance(why, EventlabError) else (str(why), "")
     return EvolveFailed(
         f"{model.cls.__name__}.{what} failed on {name} at position {position} ({stream!r}, version {envelope.version[at]}): "
-        f"{type(why).__name__}: {why}",
-        hint=f"the state before it: lab.at(position={position - 1}).load(…)" if model.category else "",
+        f"{type(why).__name__}: {said}",
+        hint=hint or (f"the state before it: lab.at(position={position - 1}).load(…)" if model.category else ""),
         position=position,
         stream=stream,
         type=name,

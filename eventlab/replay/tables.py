@@ -40,6 +40,16 @@ def table_of(model: Model, entries: Mapping[Key, Entry], tenant: Tenant) -> pa.T
     return sorted_table(model, pa.table(list(arrays.values()), schema=pa.schema(fields)), tenant)
 
 
+def stored_state(model: Model, key: Key, state: Any) -> tuple[Any, ...]:
+    """A state in stored form, one value a field; `EvolveFailed` where a value does not fit its declared type."""
+    return tuple(_encoded(f"{model.cls.__name__}.{name}", kind, [getattr(state, name)], [key])[0] for name, kind in model.fields)
+
+
+def state_of(model: Model, stored: Sequence[Any]) -> Any:
+    """The state of a stored form."""
+    return model.cls(*(kind.decode(value) for (_, kind), value in zip(model.fields, stored, strict=True)))
+
+
 def sorted_table(model: Model, table: pa.Table, tenant: Tenant) -> pa.Table:
     """The rows in the order of their keys."""
     return table.sort_by([(name, "ascending") for name in key_names(model, tenant)]).combine_chunks()
@@ -145,9 +155,11 @@ def replaced(base: pa.Table, touched: pa.Table, model: Model, tenant: Tenant) ->
 def rows_for(base: pa.Table, model: Model, tenant: Tenant, keys: Sequence[Key]) -> pa.Table:
     """The rows of a base that belong to some keys."""
     wanted = pa.table(
-        {name: _array(kind, [kind.encode(v, name) for v in values])
-         for name, kind, values in _key_columns(model, list(keys), tenanted=tenant is ALL)}
-    )  # fmt: skip
+        {
+            name: _array(kind, _encoded(f"{model.cls.__name__}.key.{name}", kind, values, keys))
+            for name, kind, values in _key_columns(model, list(keys), tenanted=tenant is ALL)
+        }
+    )
     return base.filter(pc.invert(_absent(base, wanted, key_names(model, tenant))))
 
 

@@ -388,6 +388,8 @@ class Batch:
 
     tables: tuple[pa.Table, ...]
     schemas: Mapping[tuple[str, int], Schema] = field(repr=False)
+    #: Whether a file had to be opened for them.
+    sealed: bool = False
 
     def __len__(self) -> int:
         return sum(map(len, self.tables))
@@ -497,6 +499,7 @@ class RowBatch(Batch):
         object.__setattr__(self, "_rows", rows)
         object.__setattr__(self, "schemas", schemas)
         object.__setattr__(self, "envelope", RowEnvelope(rows))
+        object.__setattr__(self, "sealed", False)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -205,7 +205,7 @@ class DiskCut:
                 seen, at = rows[end - 1].version, end
             table = _stream_rows(piece, stream, tenant, seen, until, payload)
             if len(table):
-                found.append(Batch((table,), self.schemas))
+                found.append(Batch((table,), self.schemas, sealed=not isinstance(piece, HotPart)))
                 seen = table.column("version")[-1].as_py()
                 at = bisect.bisect_right(positions, table.column("position")[-1].as_py(), at)
         if rows[at:]:
@@ -221,6 +221,8 @@ class DiskCut:
         """Keep the files that `sources` names from being deleted, for whoever opens them later."""
         while True:
             layout = self.layout
+            if not layout.segments:
+                return Hold(None, layout.generation, ())
             held = self.store.hold(layout)
             if held.complete:
                 return held

@@ -56,6 +56,24 @@ class Maintenance:
         self._collected = time.monotonic()
         self.error: Exception | None = None
         self.rounds = 0
+        self._users = 0
+
+    def join(self) -> None:
+        """One more lab uses it."""
+        with self._lock:
+            self._users += 1
+
+    def leave(self) -> None:
+        """A lab that used it is closed; the last one ends the thread."""
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            with _OF_LOCK:
+                store = self._store()
+                if store is not None:
+                    _OF.pop(store, None)
+            self.stop()
 
     def written(self) -> None:
         """Events were appended: start the thread, or let it look."""
@@ -112,6 +130,20 @@ class Maintenance:
             raise Stopped
         # Long enough for a writer that waits for the interpreter to take it.
         time.sleep(0.002)
+
+
+_OF: weakref.WeakKeyDictionary[DiskStore, Maintenance] = weakref.WeakKeyDictionary()
+_OF_LOCK = threading.Lock()
+
+
+def maintenance_of(store: DiskStore, policy: Policy = POLICY) -> Maintenance:
+    """The one maintenance of a store in this process, for one more lab; the first decides on the policy."""
+    with _OF_LOCK:
+        found = _OF.get(store)
+        if found is None:
+            found = _OF[store] = Maintenance(store, policy)
+        found.join()
+        return found
 
 
 @contextlib.contextmanager

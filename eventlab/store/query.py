@@ -37,12 +37,13 @@ from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, codec
 
 #: SQL for a part of a value, made from SQL for that part.
 Change = Callable[[str], str]
-#: Gives the table of the model that `state.<name>` stands for, at a position of a cut; None when no model has that name.
-StateTable = Callable[[str, Cut, int], pa.Table | None]
+#: What the model that `state.<name>` stands for is at a position of a cut: which code made it, and how its table is had.
+#: None when no model has that name.
+StateTable = Callable[[str, Cut, int], tuple[str, Callable[[], pa.Table]] | None]
 
 # A name inside a string is found too, and costs no more than a table that nobody asked for.
 _STATE: Final = re.compile(r"""\bstate"?\s*\.\s*"?(\w+)""", re.IGNORECASE)
-_CONFIG: Final = {
+_CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {
     "python_enable_replacements": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -92,10 +93,15 @@ class SqlConnection:
     def __init__(self, cut: Cut, until: int, tenant: Tenant, state: StateTable) -> None:
         self._cut, self._until, self._tenant = cut, until, tenant
         self._state = state
-        self._made: set[str] = set()
+        self._made: dict[str, str] = {}
         self._lock = threading.RLock()
+        # The files are opened query by query: until then they must not be compacted away.
+        self._held = cut.hold()
+        self._counting = threading.Lock()
+        self._users, self._lent, self._retired = 0, False, False
         self._connection = duckdb.connect(":memory:", config=_CONFIG)
-        self._run("SET TimeZone = 'UTC'")
+        # For all of the database: a query's cursor has a session of its own, and would take the zone of the process.
+        self._run("SET GLOBAL TimeZone = 'UTC'")
         self._run("SET enable_progress_bar = false")
         # What does not fit in memory goes to a folder of its own, made when it is needed, and not to the current one.
         self._run(f"SET temp_directory = {_text(os.path.join(tempfile.gettempdir(), f'eventlab-{secrets.token_hex(8)}'))}")
@@ -134,6 +140,7 @@ class SqlConnection:
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None, frames: Mapping[str, Any]
     ) -> duckdb.DuckDBPyRelation:
         """The result of a query as a DuckDB relation, on a cursor that stays in its read-only transaction."""
+        self._lent = True
         cursor = self._ready(sql, frames)
         try:
             return _relation(cursor, sql, parameters)
@@ -141,14 +148,38 @@ class SqlConnection:
             cursor.close()
             raise
 
+    def enter(self) -> None:
+        """One more caller uses this connection; it must not be retired yet."""
+        with self._counting:
+            self._users += 1
+
+    def leave(self) -> None:
+        """The caller has its answer."""
+        with self._counting:
+            self._users -= 1
+        self._close_if_idle()
+
+    def retire(self) -> None:
+        """Close, now or when the last caller has its answer; never, if a relation was given away: it may be fetched later."""
+        self._retired = True
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        with self._counting:
+            idle = self._retired and not self._users and not self._lent
+        if idle:
+            self.close()
+
     def close(self) -> None:
         """Let go of the files."""
+        self._held.release()
         with contextlib.suppress(duckdb.Error):
             self._connection.close()
 
     def _ready(self, sql: str, frames: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
         """A cursor in a read-only transaction that sees these frames and the state tables that the query names."""
         with self._lock:
+            self._held.renew()
             _refuse_other_statements(self._connection, sql)
             for name in _STATE.findall(sql):
                 self._make_state(name.lower())
@@ -161,18 +192,18 @@ class SqlConnection:
             return cursor
 
     def _make_state(self, name: str) -> None:
-        if name in self._made:
+        found = self._state(name, self._cut, self._until)
+        # A model that was defined again since is another one; who reads the old table goes on reading it.
+        if found is None or self._made.get(name) == found[0]:
             return
-        table = self._state(name, self._cut, self._until)
-        if table is None:
-            return
+        table = found[1]()
         self._connection.register("_incoming", table)
         try:
             columns = ", ".join(_shown(table.schema.field(i).name, _tag_of(table, i)) for i in range(table.num_columns))
-            self._run(f"CREATE TABLE state.{_name(name)} AS SELECT {columns} FROM _incoming")
+            self._run(f"CREATE OR REPLACE TABLE state.{_name(name)} AS SELECT {columns} FROM _incoming")
         finally:
             self._connection.unregister("_incoming")
-        self._made.add(name)
+        self._made[name] = found[0]
 
     def _create_views(self) -> None:
         scans = [self._scan(group, i) for i, group in enumerate(self._cut.sources(self._tenant))]
@@ -384,7 +415,7 @@ def _microseconds(value: str, kind: Any, depth: int = 0) -> str:
         return _of_list(value, lambda item: _microseconds(item, parts["child"], depth + 1), depth)
     if kind.id == "map":
         return _of_map(value, lambda item: _microseconds(item, parts["value"], depth + 1), depth)
-    return _of_struct(value, {name: lambda item, of=of: _microseconds(item, of, depth) for name, of in parts.items()})
+    return _of_struct(value, {name: functools.partial(_microseconds, kind=of, depth=depth) for name, of in parts.items()})
 
 
 def _frame_type(kind: Any, dtype: Any) -> Any:
@@ -536,7 +567,7 @@ def _read(value: str, tag: str, depth: int = 0) -> str:
         return _of_list(value, lambda item: _read(item, tag[2:], depth + 1), depth)
     if tag.startswith("m_"):
         return _of_map(value, lambda item: _read(item, tag[2:], depth + 1), depth)
-    return _of_struct(value, {name: lambda item, of=of: _read(item, of, depth) for name, of in record_parts(tag)})
+    return _of_struct(value, {name: functools.partial(_read, tag=of, depth=depth) for name, of in record_parts(tag)})
 
 
 def _of_list(value: str, change: Change, depth: int) -> str:

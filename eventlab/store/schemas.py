@@ -30,7 +30,7 @@ def unknown(schemas: Iterable[Schema], known: Known) -> list[Schema]:
         names = {name for name, _ in known} | {name for name, _ in new}
         check_distinct(sorted(names), "the store")
         check_distinct(sorted({snake(name) for name in names}), "the store")
-        views: dict[str, str] = {}
+        views = {f"{snake(name)}_v{version}": name for name, version in {*known, *new}}
         for name in sorted(names):
             other = views.setdefault(snake(name), name)
             if other != name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -10,7 +11,7 @@ from eventlab.errors import InvalidValue, UnknownStream, Unsupported
 from eventlab.model.models import model_of
 from eventlab.model.names import split_stream
 from eventlab.model.types import EPOCH, MICROSECOND
-from eventlab.store.base import Cut
+from eventlab.store.base import ALL, Cut
 from eventlab.temporal.reader import Reader
 
 Time = str | dt.datetime
@@ -30,7 +31,8 @@ class Moment(Reader):
         self.asked = asked
 
     def __repr__(self) -> str:
-        return f"Moment(position={self.position}, asked={self.asked!r})"
+        inside = ", inside a commit" if self.inside_commit else ""
+        return f"Moment(position={self.position}{inside}, asked={self.asked!r})"
 
     def _at(self) -> tuple[Cut, int]:
         return self._cut, self.position
@@ -38,12 +40,13 @@ class Moment(Reader):
     def _asked(self) -> str:
         return self.asked
 
-    @property
+    def _splits_a_commit(self) -> bool:
+        return self.inside_commit
+
+    @cached_property
     def inside_commit(self) -> bool:
         """Whether events of the same append lie on both sides of this position."""
-        for batch in self._cut.batches(
-            tenant=self._tenant, after=self.position, until=self.position + 1, envelope=("position", "commit")
-        ):
+        for batch in self._cut.batches(tenant=ALL, after=self.position, until=self.position + 1, envelope=("position", "commit")):
             return bool(batch.envelope.commit[0] <= self.position)
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,9 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
+from eventlab.commands import refuse_renamed
 from eventlab.errors import QueryRefused, SchemaConflict, UnknownType, Unsupported
-from eventlab.model.events import EVENTS, event_class
+from eventlab.model.events import EVENTS, event_class, event_type
 from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.model.meta import Recorded, current_context
 from eventlab.model.models import MODELS, Model, model_of
@@ -21,9 +23,9 @@ from eventlab.model.names import check_plain, split_stream
 from eventlab.model.schema import Schema
 from eventlab.model.types import Leaf
 from eventlab.projections.read_models import Engine, base_of, check_engine, current_table, tenant_key
-from eventlab.replay.rows import fold
-from eventlab.replay.tables import columns_of, frame_of, shown, uuid_text
-from eventlab.store.base import Batch, Cut, ReadModelBase, Store, Tenant
+from eventlab.replay.rows import Entry, fold
+from eventlab.replay.tables import columns_of, frame_of, shown, state_of, stored_state, uuid_text
+from eventlab.store.base import Batch, Cut, ReadModelBase, Snapshot, Store, Tenant
 from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, codec
 from eventlab.store.query import SqlConnection, shown_names
 
@@ -50,7 +52,10 @@ def quiet(what: str, total: int) -> Bar:
 
 @dataclass(frozen=True)
 class Basis:
-    """What an answer rests on: which store, how much of its log, by which clock, and which engines computed it."""
+    """What an answer rests on: which store, how much of its log, by which clock, and which engines computed it.
+
+    `inside_commit` says that the position splits an append: some of its events are known here, and some are not.
+    """
 
     store: str
     tenant: str
@@ -60,6 +65,7 @@ class Basis:
     asked: str
     engines: tuple[str, ...]
     fingerprint: str | None = None
+    inside_commit: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class Events:
             columns.setdefault(name, []).append(leaf.column)
         return frame.select(*envelope, *(pl.coalesce(of).alias(name) for name, of in columns.items()))
 
-    def _schemas(self, table: pa.Table) -> list[Schema]:
+    def _schemas(self, table: pa.Table) -> Sequence[Schema]:
         """The schemas of the types that the filter names, or else of those in the table."""
         named = [clause.types for clause in self.filter.clauses]
         if None not in named:
@@ -170,6 +176,7 @@ class Reader:
         self._own_tenant = tenant
         self._progress = progress
         self._bound: dict[str, type[Any]] = {}
+        self._known: set[tuple[str, int]] = set()
         self._sql_lock = threading.RLock()
         self._sql: tuple[tuple[Cut, int, Tenant], SqlConnection] | None = None
         self._tables = tables or Tables()
@@ -223,8 +230,7 @@ class Reader:
         split_stream(stream)
         tenant = self._one_tenant("load")
         cut, until = self._at()
-        folding = fold(of, cut.stream(stream, tenant=tenant, until=until), tenant)
-        state, version, position = folding.entries.get(stream, (of.initial, 0, 0))
+        state, version, position = self._loaded(of, stream, tenant, cut, until)
         return Loaded(state, version, position, self._basis(of))
 
     def table(self, model: type[Any], *, engine: Engine = "auto") -> pl.DataFrame:
@@ -242,20 +248,52 @@ class Reader:
         `?` takes positional parameters, `$name` named ones; a frame given by name is a table of that name.
         """
         values, frames = _arguments(parameters, named)
-        return self._connection().frame(text, values, frames)
+        with self._connection() as connection:
+            return connection.frame(text, values, frames)
 
     def relation(self, text: str, /, *parameters: Any, **named: Any) -> duckdb.DuckDBPyRelation:
         """The same query as a DuckDB relation, not yet fetched."""
         values, frames = _arguments(parameters, named)
-        return self._connection().relation(text, values, frames)
+        with self._connection() as connection:
+            return connection.relation(text, values, frames)
 
     # -- inside
+
+    def _loaded(self, model: Model, stream: str, tenant: str, cut: Cut, until: int) -> tuple[Any, int, int]:
+        """State, version and position of one stream: from its snapshot, if there is one of this code, and the events since."""
+        snapshot = self._store.snapshot(tenant, stream, model.name)
+        entry: Entry = [model.initial, 0, 0]
+        if snapshot is not None and snapshot.fingerprint == model.fingerprint and snapshot.position <= until:
+            entry = [state_of(model, snapshot.state), snapshot.version, snapshot.position]
+        handled = model.handled
+        types = None if handled is None or model.takes_meta else [kind.name for kind in handled]
+        since = list(cut.stream(stream, tenant=tenant, after_version=entry[1], until=until, types=types))
+        if not since:
+            return entry[0], entry[1], entry[2]
+        folding = fold(model, since, tenant, lambda keys: {stream: entry})
+        state, version, position = folding.entries[stream]
+        values = stored_state(model, stream, state)
+        if any(batch.sealed for batch in since):
+            self._keep_snapshot(model, stream, tenant, Snapshot(model.fingerprint, version, position, values))
+        return state, version, position
+
+    def _keep_snapshot(self, model: Model, stream: str, tenant: str, snapshot: Snapshot) -> None:
+        """Files had to be opened for this state: keep it, so that the next load need not. A moment keeps none."""
 
     def _model(self, model: type[Any]) -> Model:
         of = model_of(model)
         for kind in of.handled or ():
             self._bind(kind.cls, kind.name)
+        self._refuse_renamed([kind.schema for kind in of.handled or ()])
         return of
+
+    def _refuse_renamed(self, schemas: Sequence[Schema]) -> None:
+        """Refuse classes that look like stored ones under a new name; looked at when a schema or a class is new here."""
+        new = [schema for schema in schemas if schema.key not in self._known]
+        if new:
+            known = self._store.cut().schemas
+            refuse_renamed([schema for schema in new if schema.key not in known], known)
+            self._known.update(known)
 
     def _bind(self, cls: type[Any], name: str) -> None:
         """One stored name, one class: another class of the same name, defined elsewhere, is refused."""
@@ -272,7 +310,10 @@ class Reader:
 
     def _class_of(self, name: str) -> Any:
         bound = self._bound.get(name)
-        return event_class(name, (bound,) if bound is not None and not vars(bound)["__eventlab_type__"].stale else ())
+        if bound is None:
+            return event_class(name)
+        kind = EVENTS.successor(event_type(bound))
+        return event_class(name, (kind.cls,) if kind.name == name and not kind.stale else ())
 
     def _table(self, model: Model, cut: Cut, until: int, *, use_base: bool = True) -> pa.Table:
         base = self._tables.best(model, self._tenant, until, base_of(model, self._store, self._tenant)) if use_base else None
@@ -286,14 +327,22 @@ class Reader:
             self._tables.keep(model, self._tenant, until, table)
         return table
 
-    def _connection(self) -> SqlConnection:
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[SqlConnection]:
+        """The SQL connection of this place, for one query; an older one is closed once nobody uses it any more."""
         with self._sql_lock:
             cut, until = self._at()
             place = (cut, until, self._tenant)
-            if self._sql is None or self._sql[0][0] is not cut or self._sql[0][1:] != place[1:]:
-                # A relation may still use the old connection: it is let go, not closed.
-                self._sql = (place, SqlConnection(*place, self._state_table))
-            return self._sql[1]
+            if self._sql is None or self._sql[0] != place:
+                old, self._sql = self._sql, (place, SqlConnection(*place, self._state_table))
+                if old is not None:
+                    old[1].retire()
+            connection = self._sql[1]
+            connection.enter()
+        try:
+            yield connection
+        finally:
+            connection.leave()
 
     def _close_sql(self) -> None:
         with self._sql_lock:
@@ -301,16 +350,17 @@ class Reader:
                 self._sql[1].close()
                 self._sql = None
 
-    def _state_table(self, name: str, cut: Cut, until: int) -> pa.Table | None:
+    def _state_table(self, name: str, cut: Cut, until: int) -> tuple[str, Callable[[], pa.Table]] | None:
         named = [m for m in MODELS.all() if m.name == name]
         if len(named) > 1:
             places = ", ".join(m.reference for m in named)
             raise UnknownType(f"state.{name} could be any of {places}", hint="give one of them name=…, or use lab.table(Model)")
         if named:
-            return self._table(self._model(named[0].cls), cut, until)
+            of = self._model(named[0].cls)
+            return of.fingerprint, lambda: self._table(of, cut, until)
         # No class here: the base as it was last built, with its checkpoint in `_position`.
         base = self._store.read_models(tenant_key(self._tenant)).get(name)
-        return base.table() if base is not None and base.position <= until else None
+        return (f"{base.fingerprint}@{base.position}", base.table) if base is not None and base.position <= until else None
 
     def _one_tenant(self, verb: str) -> str:
         if not isinstance(self._tenant, str):
@@ -321,10 +371,14 @@ class Reader:
         cut, until = self._at()
         tenant = self._tenant if isinstance(self._tenant, str) else "ALL"
         print_ = model.fingerprint if model is not None else None
-        return Basis(self._store.store_id, tenant, until, cut.head, "recorded", self._asked(), _engines(), print_)
+        asked, inside = self._asked(), self._splits_a_commit()
+        return Basis(self._store.store_id, tenant, until, cut.head, "recorded", asked, _engines(), print_, inside)
 
     def _asked(self) -> str:
         return "head"
+
+    def _splits_a_commit(self) -> bool:
+        return False  # the head is the end of one
 
 
 class Tables:
@@ -385,6 +439,8 @@ def _is_frame(value: Any) -> bool:
 def _arrow(name: str, value: Any) -> Any:
     if isinstance(value, pl.LazyFrame):
         value = value.collect()
+    if isinstance(value, pl.DataFrame) and pl.Object in value.dtypes:
+        raise QueryRefused(f"{name} has a column of Python objects, which SQL cannot read", hint="cast it to a type of values")
     try:
         return value.to_arrow() if isinstance(value, pl.DataFrame) else pa.table(value)
     except (pa.ArrowException, TypeError, ValueError) as why:
