@@ -16,8 +16,9 @@ from eventlab.integration.ingest import Ingested
 from eventlab.lab import Lab
 from eventlab.model.types import Leaf
 from eventlab.projections.read_models import Rebuilt
+from eventlab.temporal.events import Events
 from eventlab.temporal.moment import Moment
-from eventlab.temporal.reader import Events, Reader
+from eventlab.temporal.reader import Reader
 
 ROWS_SHOWN: Final = 10
 PAYLOAD_SHOWN: Final = 160

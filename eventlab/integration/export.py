@@ -11,7 +11,7 @@ import polars as pl
 
 from eventlab.errors import Unsupported
 from eventlab.store.files import write_durably
-from eventlab.temporal.reader import Events
+from eventlab.temporal.events import Events
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
@@ -17,17 +17,16 @@ from eventlab.commands import refuse_renamed
 from eventlab.errors import QueryRefused, SchemaConflict, UnknownType, Unsupported
 from eventlab.model.events import EVENTS, event_class, event_type
 from eventlab.model.filters import EVERYTHING, Filter
-from eventlab.model.meta import Recorded, current_context
+from eventlab.model.meta import current_context
 from eventlab.model.models import MODELS, Model, model_of
 from eventlab.model.names import check_plain, split_stream
 from eventlab.model.schema import Schema
-from eventlab.model.types import Leaf
 from eventlab.projections.read_models import Engine, base_of, check_engine, current_table, tenant_key
 from eventlab.replay.rows import Entry, fold
-from eventlab.replay.tables import columns_of, frame_of, shown, state_of, stored_state, uuid_text
-from eventlab.store.base import Batch, Cut, ReadModelBase, Snapshot, Store, Tenant
-from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, codec
-from eventlab.store.query import SqlConnection, shown_names
+from eventlab.replay.tables import columns_of, frame_of, state_of, stored_state
+from eventlab.store.base import Cut, ReadModelBase, Snapshot, Store, Tenant
+from eventlab.store.query import SqlConnection
+from eventlab.temporal.events import Events
 
 M = TypeVar("M")
 
@@ -78,96 +77,6 @@ class Loaded(Generic[M]):
     basis: Basis = field(repr=False)
 
 
-class Events:
-    """The events that a read picked: iterate over them, or take them as Arrow, Polars or a DuckDB relation."""
-
-    def __init__(self, reader: Reader, cut: Cut, filter: Filter, after: int, until: int, limit: int | None) -> None:
-        # The tenant is that of the call: these events may be fetched outside its context.
-        self._reader, self._cut, self._tenant = reader, cut, reader._tenant
-        self.filter, self.after, self.until, self.limit = filter, after, until, limit
-
-    def __repr__(self) -> str:
-        limit = f", limit {self.limit}" if self.limit is not None else ""
-        return f"Events({self.filter}, after {self.after}, until {self.until}{limit})"
-
-    def batches(self) -> Iterator[Batch]:
-        """The events as batches of Arrow tables, a bounded number at a time."""
-        return self._batches(ENVELOPE_NAMES, None)
-
-    def _batches(self, envelope: Sequence[str], types: Collection[str] | None) -> Iterator[Batch]:
-        left = self.limit
-        for batch in self._cut.batches(
-            self.filter, tenant=self._tenant, after=self.after, until=self.until, envelope=envelope, types=types
-        ):
-            if left is None:
-                yield batch
-                continue
-            for part in batch.split(max(left, 1)):
-                if left > 0:
-                    yield part
-                left -= len(part)
-            if left <= 0:
-                return
-
-    def __iter__(self) -> Iterator[Recorded]:
-        for batch in self.batches():
-            yield from batch.recorded(self._reader._class_of)
-
-    def __len__(self) -> int:
-        # Counted without their payload.
-        return sum(map(len, self._batches(("position",), ())))
-
-    def list(self) -> list[Recorded]:
-        """All of them, in memory."""
-        return list(self)
-
-    def arrow(self) -> pa.Table:
-        """Envelope and payload in their stored columns (`quantity:i64`), in position order.
-
-        The payload columns are those of the types that the filter names, or else of the types that were picked.
-        """
-        tables = [pa.concat_tables(batch.tables, promote_options="default").sort_by("position") for batch in self.batches()]
-        table = pa.concat_tables([ENVELOPE.empty_table(), *tables], promote_options="default").combine_chunks()
-        columns = dict.fromkeys(column for schema in self._schemas(table) for column in schema.columns)
-        for column in columns.keys() - set(table.column_names):
-            table = table.append_column(column, pa.nulls(len(table), codec(Leaf.parse(column).tag).arrow))
-        return table.select([*ENVELOPE_NAMES, *columns])
-
-    def frame(self) -> pl.DataFrame:
-        """Envelope columns with an underscore, then the payload fields by their plain names."""
-        table = self.arrow()
-        frame = pl.from_arrow(table)
-        assert isinstance(frame, pl.DataFrame)
-        leaves = {leaf: name for leaf, name in shown_names(self._schemas(table)).items() if leaf.tag != "p"}
-        frame = frame.with_columns(*shown({leaf.column: leaf.tag for leaf in leaves}))
-        ids = [uuid_text(pl.col(name)).alias(name) for name in ("event_id", "correlation_id", "causation_id")]
-        frame = frame.with_columns(*ids)
-        stream = pl.col("stream").str.split_exact("-", 1)
-        category, id_ = stream.struct.field("field_0"), pl.col("stream").str.replace(r"^[^-]*-", "")
-        envelope = [pl.col(name).alias(f"_{name}") for name in ENVELOPE_NAMES if name != "commit"]
-        envelope[2:2] = [category.alias("_category"), id_.alias("_id")]
-        columns: dict[str, list[str]] = {}
-        for leaf, name in leaves.items():
-            columns.setdefault(name, []).append(leaf.column)
-        return frame.select(*envelope, *(pl.coalesce(of).alias(name) for name, of in columns.items()))
-
-    def _schemas(self, table: pa.Table) -> Sequence[Schema]:
-        """The schemas of the types that the filter names, or else of those in the table."""
-        named = [clause.types for clause in self.filter.clauses]
-        if None not in named:
-            names = frozenset().union(*(types for types in named if types is not None))
-            return [schema for key, schema in sorted(self._cut.schemas.items()) if key[0] in names]
-        here = table.select(["type", "schema_version"]).group_by(["type", "schema_version"]).aggregate([])
-        keys = sorted(zip(here.column("type").to_pylist(), here.column("schema_version").to_pylist(), strict=True))
-        return [self._cut.schemas[key] for key in keys]
-
-    def relation(self) -> duckdb.DuckDBPyRelation:
-        """The frame's columns as a DuckDB relation on a connection of its own."""
-        connection = duckdb.connect()
-        connection.execute("SET TimeZone = 'UTC'")
-        return connection.from_arrow(self.frame().to_arrow())
-
-
 class Reader:
     """Reads a log at a place. `_at` gives the cut and the position up to which it is read."""
 
@@ -210,7 +119,8 @@ class Reader:
             )
         cut, end = self._at()
         _refuse_unknown(filter, cut)
-        return Events(self, cut, filter, after, end if until is None else min(until, end), limit)
+        span = (after, end if until is None else min(until, end))
+        return Events(cut, self._tenant, self._class_of, filter, span, limit)
 
     # -- states
 

@@ -7,6 +7,8 @@ import datetime as dt
 import hashlib
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections import Counter
@@ -736,7 +738,7 @@ def test_a_moment_and_a_lab_of_all_tenants_refuse_the_same(
 def test_the_time_zone_of_the_process_changes_no_answer(tmp_path: Path) -> None:
     code = """
 import eventlab as el
-text = "select timestamptz '2026-01-01 03:30:00Z' as t, date_trunc('day', t)::varchar, t::date::varchar, current_setting('TimeZone')"
+text = "select timestamptz '2026-01-01 03:30Z' as t, date_trunc('day', t)::varchar, t::date::varchar, current_setting('TimeZone')"
 lab = el.scratch()
 print(lab.sql(text).rows()[0][1:], lab.relation(text).fetchall()[0][1:])
 """
