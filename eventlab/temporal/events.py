@@ -114,7 +114,7 @@ class Events:
         keys = sorted(zip(here.column("type").to_pylist(), here.column("schema_version").to_pylist(), strict=True))
         return [self._cut.schemas[key] for key in keys]
 
-    def _possible_schemas(self) -> list[Schema]:
+    def _possible_schemas(self) -> Sequence[Schema]:
         """The schemas of the types that the filter names, or else of all that occur where it looks."""
         named = [clause.types for clause in self.filter.clauses]
         categories = self.filter.categories
