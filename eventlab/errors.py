@@ -136,6 +136,10 @@ class UnknownValue(ModelError):
     """A stored value that the class of today does not know, such as a removed enum member."""
 
 
+class NotLiftable(ModelError):
+    """Some field of the model does not lift to a query, and engine="lifted" was asked for; the line and the reason are named."""
+
+
 # -- see to the data ---------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from eventlab.model.models import MODELS, Model, model_of
 from eventlab.model.names import check_plain, split_stream
 from eventlab.model.schema import Schema
 from eventlab.projections.read_models import Engine, base_of, check_engine, current_table, tenant_key
+from eventlab.replay.lift import Explanation, plan_of
 from eventlab.replay.rows import Entry, fold
 from eventlab.replay.tables import columns_of, frame_of, state_of, stored_state
 from eventlab.store.base import Cut, ReadModelBase, Snapshot, Store, Tenant
@@ -144,11 +145,23 @@ class Reader:
         return Loaded(state, version, position, self._basis(of))
 
     def table(self, model: type[Any], *, engine: Engine = "auto") -> pl.DataFrame:
-        """Every row of a model, folded: key, the state's fields, `_version`, `_position`; sorted by key."""
+        """Every row of a model, folded: key, the state's fields, `_version`, `_position`; sorted by key.
+
+        `engine` says by what: "rows" runs your own `evolve`, which is the meaning; "loop" a loop made from its code, "lifted"
+        one DuckDB query (`NotLiftable` names the line that does not lift); "auto", the default, the fastest that is exact
+        here, from the read model's base if there is one. All give the same values, or are not used.
+        """
         of = self._model(model)
         check_engine(engine)
-        table = self._table(of, *self._at(), use_base=engine == "auto")
+        table = self._table(of, *self._at(), engine)
         return frame_of(table, columns_of(of, self._tenant))
+
+    def explain(self, model: type[Any]) -> Explanation:
+        """How a model's table is folded: per field the kind, the engine, and for each refusal the line and what would lift it.
+
+        `print(lab.explain(Order))`; `.sql` and `.loop` are the texts of the query and of the loop.
+        """
+        return plan_of(self._model(model), self._at()[0]).explain()
 
     # -- SQL
 
@@ -225,12 +238,14 @@ class Reader:
         kind = EVENTS.successor(event_type(bound))
         return event_class(name, (kind.cls,) if kind.name == name and not kind.stale else ())
 
-    def _table(self, model: Model, cut: Cut, until: int, *, use_base: bool = True) -> pa.Table:
+    def _table(self, model: Model, cut: Cut, until: int, engine: Engine = "auto") -> pa.Table:
+        # Whoever asks for an engine wants the whole log folded by it.
+        use_base = engine == "auto"
         base = self._tables.best(model, self._tenant, until, base_of(model, self._store, self._tenant)) if use_base else None
         start = base.position if base is not None else 0
         bar = self._progress(f"fold {model.name}", until - start)
         try:
-            table, _ = current_table(model, cut, self._tenant, until, base, bar.advance)
+            table, _ = current_table(model, cut, self._tenant, until, base, bar.advance, engine)
         finally:
             bar.close()
         if use_base:

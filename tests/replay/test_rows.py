@@ -146,7 +146,7 @@ def test_ids_are_everything_after_the_first_dash(lab: el.Lab) -> None:
 # -- a fold in pieces
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(log=oracle.logs(), sizes=st.lists(st.integers(1, 5), min_size=1))
 def test_where_the_batches_begin_changes_nothing(log: Log, sizes: list[int]) -> None:
     with oracle.written("memory", None, log) as lab:
@@ -162,7 +162,7 @@ def test_where_the_batches_begin_changes_nothing(log: Log, sizes: list[int]) -> 
             assert pieces.events == whole.events
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(log=oracle.logs(), at=st.integers(0, 20), tenant=st.sampled_from(["default", ALL]))
 def test_a_fold_goes_on_from_entries_that_are_looked_up(log: Log, at: int, tenant: Any) -> None:
     with oracle.written("memory", None, log) as lab:

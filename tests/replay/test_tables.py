@@ -32,7 +32,7 @@ from replay.oracle import LAYOUTS, MODELS, Log
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_load_loaded_and_table_are_the_fold_of_the_log(layout: str) -> None:
-    @settings(max_examples=15)
+    @settings(max_examples=10)
     @given(log=oracle.logs())
     def check(log: Log) -> None:
         log = log.singly() if layout == "ingested" else log
@@ -50,7 +50,7 @@ def test_load_loaded_and_table_are_the_fold_of_the_log(layout: str) -> None:
     check()
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(log=oracle.logs(), tenant=st.sampled_from(["default", ALL]))
 def test_a_table_turns_into_the_entries_that_it_was_made_from(log: Log, tenant: Any) -> None:
     with oracle.written("memory", None, log) as lab:
@@ -64,7 +64,7 @@ def test_a_table_turns_into_the_entries_that_it_was_made_from(log: Log, tenant: 
             assert entries_of(model, rows_for(table, model, tenant, some), tenant) == {key: entries[key] for key in some}
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(log=oracle.logs(), at=st.integers(0, 20))
 def test_rows_that_were_touched_take_the_place_of_those_of_the_base(log: Log, at: int) -> None:
     with oracle.written("memory", None, log) as lab:
@@ -256,7 +256,7 @@ class Sorted:
         return replace(self, count=self.count + 1)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(values=st.lists(st.integers(0, 200), min_size=1, max_size=30), at=st.integers(0, 30))
 def test_rows_are_sorted_by_key_none_last_whether_folded_or_merged(values: list[int], at: int) -> None:
     lab = el.scratch()
@@ -362,9 +362,9 @@ def test_a_class_that_is_no_model_is_refused() -> None:
             call(GaugeRead)
 
 
-@pytest.mark.parametrize("engine", ["lifted", "loop", "", None])
+@pytest.mark.parametrize("engine", ["sql", "row", "", None])
 def test_an_engine_that_is_not_there_is_refused_in_words(engine: Any) -> None:
-    with pytest.raises(Unsupported, match="is not here yet"):
+    with pytest.raises(Unsupported, match="there is no engine"):
         gauges().table(oracle.Crate, engine=engine)
 
 

@@ -1,0 +1,14 @@
+"""The fold compiler: a modeller's `evolve` read as data, and run as a generated loop or as one query.
+
+`source` reads the text of a function and proves that it is what runs; `analyse` executes it symbolically, once per event
+class, into the frozen nodes of `ir`; `operations` is the table of what may stand in them, with its meaning in Python and in
+SQL; `classify` says what each field is (a last value, a sum, a set, …); `loop` and `sql` emit; `run` folds a cut with them,
+and hands what a guard catches to the row fold, which is the meaning. `plan_of`, `fold_table` and `Plan.explain` are the
+way in.
+"""
+
+from eventlab.replay.lift.explain import Explanation
+from eventlab.replay.lift.plan import Plan, plan_of
+from eventlab.replay.lift.run import fold_table
+
+__all__ = ["Explanation", "Plan", "fold_table", "plan_of"]

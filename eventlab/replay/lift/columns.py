@@ -1,0 +1,321 @@
+"""Between the log's columns and lowered values: the rows a loop reads, and the columns of a model's table it makes.
+
+`Abandoned` says that the row fold must decide about everything: a stored value that the class of today does not know, a
+None where none is declared, a state that does not fit its type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from eventlab.model.events import EventType
+from eventlab.model.models import Model
+from eventlab.model.names import split_stream
+from eventlab.model.schema import Schema
+from eventlab.model.types import Closed, FieldType, Record
+from eventlab.replay.lift.analyse import StateLeaf
+from eventlab.replay.lift.types import NotLowered, Slot, Type, closed_in, item_of, lower, slots, stored_to_lowered, type_of
+from eventlab.replay.tables import columns_of, sorted_table
+from eventlab.store.base import ALL, Batch, Tenant
+from eventlab.store.columns import codec, stored_column
+
+
+class Abandoned(Exception):
+    """The row fold must decide: its error, or its answer."""
+
+
+# -- what a loop reads -----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where one leaf of an event comes from in one stored version: a column, or a default in lowered form."""
+
+    slot: Slot
+    column: str | None
+    default: Any = None
+
+
+def sources_of(kind: EventType, schema: Schema) -> dict[str, Source]:
+    """The source of each leaf of a class in a stored version, as `EventType.decode` takes it; `Abandoned` where it raises."""
+    stored = set(schema.columns)
+    found: dict[str, Source] = {}
+    for name, of in kind.fields:
+        wanted = [leaf.column for leaf in of.leaves(name)]
+        own = list(slots(name, of))
+        if all(column in stored for column in wanted):
+            found |= {slot.path: Source(slot, slot.column) for slot in own}
+            continue
+        if any(leaf.path == name or leaf.path.startswith(f"{name}.") for leaf in schema.leaves) or not kind.has_default(name):
+            raise Abandoned(f"{kind.name}.{name} cannot be read from version {schema.version}")
+        factory = next(f for f in dataclasses.fields(kind.cls) if f.name == name).default_factory
+        if factory is not dataclasses.MISSING and factory not in (dict, list, set, frozenset, tuple):
+            raise Abandoned(f"{kind.name}.{name} has a default that is computed")
+        default = kind.default(name)
+        try:
+            found |= {slot.path: Source(slot, None, _leaf_of(default, slot)) for slot in own}
+        except (NotLowered, ArithmeticError, AttributeError, TypeError) as why:
+            raise Abandoned(f"the default of {kind.name}.{name}: {why}") from None
+    return found
+
+
+def _leaf_of(value: Any, slot: Slot) -> Any:
+    for name in slot.path.rstrip("?").split(".")[1:]:
+        value = None if value is None else getattr(value, name)
+    return value is not None if slot.path.endswith("?") else lower(value, slot.type)
+
+
+def payload(
+    batch: Batch, kinds: Mapping[str, EventType], codes: Mapping[str, int], leaves: Mapping[str, Sequence[str]]
+) -> tuple[list[int], list[Any]]:
+    """The code of each event's type, and the leaves that are read of it, in position order."""
+    rows = np.empty(len(batch), dtype=object)
+    numbers = np.zeros(len(batch), dtype=np.int64)
+    start = 0
+    for table in batch.tables:
+        for at, name, schema, part in _typed(table, batch.schemas, kinds):
+            where: Any = slice(start, start + len(table)) if at is None else at + start
+            numbers[where] = codes.get(name, 0)
+            _check_closed(kinds[name], schema, part)
+            columns = _leaf_columns(kinds[name], schema, part, leaves.get(name, ()))
+            if len(columns) == 1:
+                rows[where] = _objects(columns[0])
+            elif columns:
+                rows[where] = _objects(list(zip(*columns, strict=True)))
+        start += len(table)
+    order = batch._order
+    if order is None:
+        return numbers.tolist(), rows.tolist()
+    return numbers[order].tolist(), rows[order].tolist()
+
+
+def _typed(
+    table: pa.Table, schemas: Mapping[tuple[str, int], Schema], kinds: Mapping[str, EventType]
+) -> Iterator[tuple[Any, str, Schema, pa.Table]]:
+    """The rows of each handled type and stored version."""
+    types = table.column("type").combine_chunks().dictionary_encode()
+    names, codes = types.dictionary.to_pylist(), types.indices.to_numpy()
+    versions = table.column("schema_version").to_numpy()
+    for code, name in enumerate(names):
+        if name not in kinds:
+            continue
+        of_type = codes == code
+        for version in np.unique(versions[of_type]).tolist():
+            mask = of_type & (versions == version)
+            at = None if mask.all() else np.flatnonzero(mask)
+            schema = schemas.get((name, version))
+            if schema is None:
+                raise Abandoned(f"{name} version {version} is not known")
+            own = table.select([c for c in table.column_names if c == "position" or c in schema.columns])
+            yield at, name, schema, own if at is None else own.take(pa.array(at))
+
+
+def _objects(values: list[Any]) -> np.ndarray[Any, Any]:
+    out = np.empty(len(values), dtype=object)
+    out[:] = values
+    return out
+
+
+def _leaf_columns(kind: EventType, schema: Schema, part: pa.Table, leaves: Sequence[str]) -> list[list[Any]]:
+    sources = sources_of(kind, schema)
+    found = []
+    for path in leaves:
+        source = sources[path]
+        if source.column is None:
+            found.append([source.default] * len(part))
+            continue
+        if not source.slot.type.opt and part.column(source.column).null_count:
+            raise Abandoned(f"{kind.name}.{path} is None in the log, and is declared to be something")
+        values = stored_column(part, source.column)
+        if source.slot.type.item is not None:
+            values = [stored_to_lowered(v, source.slot.type) for v in values]
+        found.append(values)
+    return found
+
+
+def _check_closed(kind: EventType, schema: Schema, part: pa.Table) -> None:
+    """Decode what may hold a member that is gone: the row fold raises there, whether it is looked at or not."""
+    stored = set(schema.columns)
+    for name, of in kind.fields:
+        wanted = [leaf.column for leaf in of.leaves(name)]
+        if closed_in(of) and all(column in stored for column in wanted):
+            try:
+                if isinstance(of, Closed):
+                    for value in set(stored_column(part, wanted[0])):
+                        of.decode(value)
+                else:
+                    of.decode_columns([stored_column(part, column) for column in wanted])
+            except Exception as why:
+                raise Abandoned(str(why)) from None
+
+
+def meta_columns(batch: Batch, names: Sequence[str]) -> list[list[Any]]:
+    """Envelope columns in position order, lowered."""
+    found = []
+    for name in names:
+        if name in ("category", "id"):
+            at = 0 if name == "category" else 1
+            found.append([split_stream(stream)[at] for stream in batch.envelope.stream])
+        else:
+            found.append(getattr(batch.envelope, name))
+    return found
+
+
+# -- what a fold gives -----------------------------------------------------------------------------------------------------
+
+
+def table_from(
+    model: Model, leaves: Mapping[str, StateLeaf], keys: Sequence[Any], states: Sequence[Sequence[Any]], tenant: Tenant
+) -> pa.Table:
+    """The table of lowered states: what `tables.table_of` gives for the same states, or `Abandoned`."""
+    arrays: dict[str, pa.Array] = {}
+    plain = keys
+    if tenant is ALL:
+        arrays["_tenant"] = pa.array([of for of, _ in keys], pa.string())
+        plain = [key for _, key in keys]
+    for (name, kind), values in zip(model.key_fields, key_columns(model, plain), strict=True):
+        arrays[name] = _array(kind, type_of(kind), values)
+    columns: dict[str, list[Any]] = dict(zip(leaves, map(list, zip(*states, strict=True)), strict=False)) if states else {}
+    for name, kind in model.fields:
+        arrays[name] = field_array(kind, name, columns, {path: leaf.type for path, leaf in leaves.items()}, len(states))
+    size = len(leaves)
+    arrays["_version"] = pa.array([state[size] for state in states], pa.int64())
+    arrays["_position"] = pa.array([state[size + 1] for state in states], pa.int64())
+    return dressed(model, arrays, tenant)
+
+
+def key_columns(model: Model, keys: Sequence[Any]) -> list[list[Any]]:
+    """Lowered keys as the columns of the table."""
+    if model.category is not None:
+        skip = len(model.category) + 1
+        return [[stream[skip:] for stream in keys]]
+    if model.key_names == ("_id",):
+        return [list(keys)]
+    return [list(column) for column in zip(*keys, strict=True)] if keys else [[] for _ in model.key_fields]
+
+
+def dressed(model: Model, arrays: Mapping[str, pa.Array], tenant: Tenant, *, is_sorted: bool = False) -> pa.Table:
+    """Arrays as the model's table: each column says its tag, rows in the order of their keys."""
+    tags = {name: kind.tag for name, kind in columns_of(model, tenant)}
+    fields = [pa.field(name, array.type, metadata={"tag": tags[name]}) for name, array in arrays.items()]
+    table = pa.table(list(arrays.values()), schema=pa.schema(fields))
+    return table.combine_chunks() if is_sorted else sorted_table(model, table, tenant)
+
+
+def field_array(kind: FieldType, name: str, columns: Mapping[str, list[Any]], types: Mapping[str, Type], size: int) -> pa.Array:
+    """One column of the table from its leaves."""
+    if not columns:
+        return codec(kind.tag).to_array([])
+    if isinstance(kind, Record):
+        return codec(kind.tag).to_array(_records(kind, name, columns, types, size))
+    return _array(kind, types[name], columns[name])
+
+
+def _records(kind: Record, name: str, columns: Mapping[str, list[Any]], types: Mapping[str, Type], size: int) -> list[Any]:
+    here = columns[f"{name}?"] if kind.nullable else [True] * size
+    names, parts = [], []
+    for part, of in kind.fields:
+        path = f"{name}.{part}"
+        names.append(part)
+        if isinstance(of, Record):
+            parts.append(_records(of, path, columns, types, size))
+        else:
+            values = [v if present else None for v, present in zip(columns[path], here, strict=True)]
+            stored = _stored(of, types[path], [v for v, present in zip(values, here, strict=True) if present])
+            filled = iter(stored)
+            parts.append([next(filled) if present else None for present in here])
+    rows = zip(*parts, strict=True)
+    return [dict(zip(names, row, strict=True)) if present else None for present, row in zip(here, rows, strict=True)]
+
+
+def _array(kind: FieldType, of: Type, values: list[Any]) -> pa.Array:
+    try:
+        return codec(kind.tag).to_array(_stored(kind, of, values))
+    except (OverflowError, pa.ArrowInvalid, pa.ArrowTypeError) as why:
+        raise Abandoned(str(why)) from None
+
+
+def _stored(kind: FieldType, of: Type, values: list[Any]) -> list[Any]:
+    """Lowered values in stored form, as `FieldType.encode` gives it; `Abandoned` where it would raise."""
+    if None in values:
+        if not kind.nullable:
+            raise Abandoned("a None that is not declared")
+        if of.item is not None or of.name in ("dec", "float", "rec"):
+            filled = iter(_stored(kind, of.sure(), [v for v in values if v is not None]))
+            return [None if v is None else next(filled) for v in values]
+    if of.name == "dec":
+        return _decimals(kind, of.scale, values)
+    if of.name == "float":
+        if kind.declared.startswith("float") and not all(map(math.isfinite, values)):
+            raise Abandoned("a float that is not finite")
+        return values
+    if isinstance(kind, Closed) and not set(values) <= {*kind.members, None}:
+        raise Abandoned("a value that is not declared")
+    if of.name == "int" and any(v is not None and not -(2**63) <= v < 2**63 for v in values):
+        raise Abandoned("an integer beyond 64 bits")
+    if of.name in ("list", "set", "map"):
+        return _collections(kind, of, values)
+    if of.name == "rec" and isinstance(kind, Record):
+        return [{name: _stored(part, dict(of.parts)[name], [v[name]])[0] for name, part in kind.fields} for v in values]
+    if of.name == "dur" and any(v is not None and not -(2**63) <= v < 2**63 for v in values):
+        raise Abandoned("a duration beyond 64 bits")
+    return values
+
+
+def _decimals(kind: FieldType, scale: int, values: list[int]) -> list[int]:
+    digits, places = map(int, kind.tag[1:].split("_"))
+    if scale > places:
+        step = 10 ** (scale - places)
+        if any(v % step for v in values):
+            raise Abandoned("more decimal places than are declared")
+        values = [v // step for v in values]
+    elif scale < places:
+        values = [v * 10 ** (places - scale) for v in values]
+    limit = 10**digits
+    if any(not -limit < v < limit for v in values):
+        raise Abandoned("more digits than are declared")
+    return values
+
+
+def _collections(kind: FieldType, of: Type, values: list[Any]) -> list[Any]:
+    item = item_of(kind)
+    assert item is not None
+    inner = of.item or type_of(item)
+    if of.name == "map":
+        held = iter(_stored(item, inner, [x for v in values for x in v.values()]))
+        found = [{k: next(held) for k in v} for v in values]
+        return [dict(sorted(v.items())) for v in found]
+    flat = iter(_stored(item, inner, [x for v in values for x in v]))
+    lists = [[next(flat) for _ in v] for v in values]
+    return [sorted(v, key=_in_order) for v in lists] if of.name == "set" else lists
+
+
+def _in_order(value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return (0,)
+    if isinstance(value, (tuple, list)):
+        return (1, *map(_in_order, value))
+    return (1, value) if value == value else (2,)
+
+
+def reader(kind: FieldType, name: str, types: Mapping[str, Type]) -> Callable[[Any], list[Any]]:
+    """From a stored value of a table's column to lowered leaves, for going on from a base."""
+
+    def read(value: Any) -> list[Any]:
+        if isinstance(kind, Record):
+            own: list[Any] = [value is not None] if kind.nullable else []
+            for part, of in kind.fields:
+                own += reader(of, f"{name}.{part}", types)(None if value is None else value[part])
+            return own
+        to = types[name]
+        if to.name == "dec" and value is not None:
+            return [value * 10 ** (to.scale - int(kind.tag.partition("_")[2]))]
+        return [stored_to_lowered(value, to)]
+
+    return read

@@ -1,0 +1,134 @@
+"""What a plan does, as a value that reads well as text: per field the kind, the stratum, the engine, and each refusal's line."""
+
+from __future__ import annotations
+
+import linecache
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eventlab.replay.lift.plan import Plan
+
+
+@dataclass(frozen=True)
+class FieldPlan:
+    """One leaf of the state: what it is, its stratum (0 reads no other field), the fastest engine, and why not a faster one."""
+
+    field: str
+    type: str
+    kind: str
+    stratum: int | None
+    engine: str
+    reads: tuple[str, ...] = ()
+    reason: str = ""
+    file: str = ""
+    line: int = 0
+    hint: str = ""
+
+    @property
+    def where(self) -> str:
+        return f"{os.path.basename(self.file)}:{self.line}" if self.line else ""
+
+
+@dataclass(frozen=True)
+class GuardPlan:
+    """Something that sends an event's key to the row fold: the event, why, and the line."""
+
+    event: str
+    why: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The plan of one model. `engine` is what `auto` takes first; `sql` is empty until a query ran or where none can."""
+
+    model: str
+    engine: str
+    fields: tuple[FieldPlan, ...]
+    guards: tuple[GuardPlan, ...]
+    events: tuple[str, ...]
+    reason: str = ""
+    where: str = ""
+    hint: str = ""
+    sql: str = ""
+    loop: str = ""
+
+    @property
+    def refusals(self) -> tuple[FieldPlan, ...]:
+        """The fields that do not lift to the query."""
+        return tuple(field for field in self.fields if field.reason)
+
+    def __str__(self) -> str:
+        lifted = sum(1 for field in self.fields if field.engine == "lifted")
+        lines = [f"{self.model}: {self.engine}, {lifted} of {len(self.fields)} fields lift ({', '.join(self.events)})"]
+        if self.reason:
+            lines.append(f"  {self.where}: {self.reason}")
+            if self.hint:
+                lines.append(f"  what would lift it: {self.hint}")
+        width = max((len(f.field) for f in self.fields), default=0)
+        for field in self.fields:
+            stratum = "-" if field.stratum is None else str(field.stratum)
+            reads = f" reads {', '.join(field.reads)}" if field.reads else ""
+            lines.append(f"  {field.field:<{width}}  {field.kind:<7} stratum {stratum}  {field.engine}{reads}")
+            if field.reason:
+                lines.append(f"  {'':<{width}}  {field.where}: {field.reason}")
+                text = linecache.getline(field.file, field.line).strip()
+                if text:
+                    lines.append(f"  {'':<{width}}      {text}")
+                if field.hint:
+                    lines.append(f"  {'':<{width}}  what would lift it: {field.hint}")
+        for guard in self.guards:
+            lines.append(f"  guard: {guard.event}, {os.path.basename(guard.file)}:{guard.line}: {guard.why}")
+        return "\n".join(lines)
+
+
+#: What to do about the kinds that have no aggregate.
+_HINTS = {
+    "CYCLE": "a field that does not decide its own next value; the loop folds it otherwise",
+    "MAP": "the loop folds mappings",
+    "MAPSUM": "the loop folds mappings",
+    "SETKEY": "a set that only grows",
+}
+
+
+def explain(plan: Plan) -> Explanation:
+    """The explanation of a plan."""
+    model, file = plan.model.cls.__name__, plan.model.evolve.__code__.co_filename
+    if plan.refusal is not None:
+        why = plan.refusal
+        fields = tuple(FieldPlan(name, kind.declared, "?", None, "rows") for name, kind in plan.model.fields)
+        where = f"{os.path.basename(why.file)}:{why.line}"
+        return Explanation(model, "rows", fields, (), tuple(plan.kinds), why.why, where, why.hint or "plain expressions of state and event")
+    found = []
+    refused = plan.not_lifted
+    for path, leaf in plan.fields.leaves.items():
+        no = refused.get(path)
+        found.append(
+            FieldPlan(
+                path.rstrip("?") + (" is there" if path.endswith("?") else ""),
+                str(plan.analysis.leaves[path].type),
+                leaf.kind,
+                leaf.level,
+                "loop" if no is not None else "lifted",
+                tuple(sorted(leaf.reads)),
+                "" if no is None else no.why,
+                "" if no is None else no.file or file,
+                0 if no is None else no.line,
+                "" if no is None else no.hint or _HINTS.get(leaf.kind, ""),
+            )
+        )
+    guards = tuple(
+        dict.fromkeys(
+            GuardPlan(name, effect.why, effect.file, effect.line)
+            for name, event in plan.analysis.events.items()
+            for effect in (*event.effects, *event.key_effects)
+        )
+    )
+    loop = plan.loop
+    engine = "rows" if loop is None else "loop" if refused else "lifted"
+    return Explanation(
+        model, engine, tuple(found), guards, tuple(plan.kinds), sql=plan.last_sql, loop="" if loop is None else loop.text
+    )

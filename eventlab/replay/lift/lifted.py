@@ -1,0 +1,623 @@
+"""The lifted fold: one query over the population, each field one aggregate, guards per key."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventlab.model.models import Model
+from eventlab.model.types import Closed, FieldType, Record
+from eventlab.replay.lift.analyse import Analysis, EventIR, StateLeaf
+from eventlab.replay.lift.classify import KINDS, Case, Classified, LeafKind
+from eventlab.replay.lift.columns import Abandoned, _array, dressed
+from eventlab.replay.lift.execute import Effect
+from eventlab.replay.lift.ir import Node
+from eventlab.replay.lift.operations import DEC_LIMIT
+from eventlab.replay.lift.scan import Scan
+from eventlab.replay.lift.sql import ALWAYS, HUGE, INT64, NEVER, NotHere, Text, duck_type, name, quoted
+from eventlab.replay.lift.types import STR, Type, type_of
+from eventlab.store.base import ALL, Tenant
+from eventlab.store.columns import codec
+
+#: Kinds that one GROUP BY gives.
+GROUPED: Final = frozenset(
+    {"CONST", "LAST", "SUM", "FSUM", "MAX", "MIN", "FIRST", "LIST", "SET", "SEGSUM", "SEGMAX", "SEGMIN", "SEGLIST", "SEGSET"}
+)
+#: Kinds that are folds of their own, by key and item, joined to the rest.
+JOINED: Final = frozenset({"MAP", "MAPSUM", "SETKEY", "SEGMAP", "SEGMAPSUM", "SEGSETKEY"})
+#: Kinds whose value at every event a streaming window gives.
+STREAMED: Final = frozenset({"CONST", "LAST", "FIRST", "SUM", "SEGSUM", "MAX", "MIN"})
+_RESET: Final = {"SEGSUM": "add", "SEGMAX": "max", "SEGMIN": "min", "SEGLIST": "append", "SEGSET": "setadd"}
+
+
+@dataclass(frozen=True)
+class Query:
+    """A lifted fold as SQL: its text, and whether a column `_bad` says which keys a guard caught."""
+
+    sql: str
+    keys: tuple[str, ...]
+    bad: bool
+    ordered: bool
+
+
+def liftable(analysis: Analysis, fields: Classified) -> dict[str, NotHere]:
+    """Why leaves do not lift, by path; empty where every one does. What depends on the data is seen at the run."""
+    found = {}
+    for path, leaf in fields.leaves.items():
+        if leaf.kind == "CYCLE" or leaf.level is None:
+            found[path] = NotHere(leaf.why, leaf.line, hint="the loop folds it; state that decides itself has no aggregate")
+        elif leaf.kind in JOINED:
+            state = analysis.leaves[path]
+            if state.initial or state.type.item is None or state.type.item.item is not None or state.type.item.name == "rec":
+                found[path] = NotHere(f"it does not begin empty, or holds a {state.type.item}", leaf.cases[0].line)
+            for case in leaf.cases:
+                operand = case.operands[-1]
+                if case.form == "assign" and not (operand.fixed and not operand.value):
+                    found[path] = NotHere("a collection is set to another one", case.line)
+                if case.form in ("setadd", "setsub") and not (operand.op == "set.of" and len(operand.args) == 1):
+                    found[path] = NotHere("only one item at a time is put in or taken out of a set in SQL", case.line)
+        elif leaf.kind not in GROUPED:
+            found[path] = NotHere(f"{leaf.kind.lower()} is not one aggregate", leaf.cases[0].line if leaf.cases else 0)
+    for read in read_state(analysis, fields):
+        leaf = fields.leaves[read]
+        if leaf.kind not in STREAMED and read not in found:
+            found[read] = NotHere(f"{leaf.kind.lower()} is not a running aggregate, and other fields read it", leaf.cases[0].line)
+        if read in found:
+            for path, other in fields.leaves.items():
+                if read in other.reads or _guards_read(analysis, fields, read):
+                    found.setdefault(path, NotHere(f"it depends on {read}, which does not lift", other.cases[0].line if other.cases else 0))
+    return found
+
+
+def read_state(analysis: Analysis, fields: Classified) -> list[str]:
+    """The leaves that are read as of an event, by other leaves or by what may raise; those that read nothing first."""
+    found: set[str] = set()
+    for leaf in fields.leaves.values():
+        found |= leaf.reads
+        for case in leaf.cases:
+            found |= frozenset().union(*(n.reads for n in (*case.operands, *(() if case.guard is None else (case.guard,)))))
+    skip = consumed(fields)
+    for event in analysis.events.values():
+        for effect in event.effects:
+            if effect.node not in skip:
+                found |= frozenset().union(*(c.reads for c, _ in effect.path), *(() if effect.node is None else (effect.node.reads,)))
+    return sorted(found, key=lambda p: (fields.leaves[p].level or 0, p))
+
+
+def _guards_read(analysis: Analysis, fields: Classified, path: str) -> bool:
+    skip = consumed(fields)
+    return any(
+        path in frozenset().union(*(c.reads for c, _ in effect.path), *(() if effect.node is None else (effect.node.reads,)))
+        for event in analysis.events.values()
+        for effect in event.effects
+        if effect.node not in skip
+    )
+
+
+def consumed(fields: Classified) -> frozenset[Node]:
+    """Operations on a leaf itself whose guards its aggregate stands for."""
+    return frozenset().union(*(leaf.consumed for leaf in fields.leaves.values()))
+
+
+@dataclass
+class Lifting:
+    """Writes the query of one model over one scan."""
+
+    model: Model
+    analysis: Analysis
+    fields: Classified
+    scan: Scan
+    tenant: Tenant
+
+    def __post_init__(self) -> None:
+        self.events = {n: e for n, e in self.analysis.events.items() if n in self.scan.texts}
+        self.guards: dict[str, list[str]] = {}
+        self.reach: dict[str, Any] = {}
+        self.resets: dict[str, str] = {}
+
+    def query(self) -> Query:
+        """The whole query."""
+        skip = consumed(self.fields)
+        keys, key_sql, where = self.keys()
+        keyed = "".join(f", {sql} AS {k}" for k, sql in zip(keys, key_sql, strict=True) if sql)
+        ctes = [f"e AS (\n  SELECT *{keyed}\n  FROM ({self.scan.sql}){where}\n)"]
+        source = "e"
+        strata = read_state(self.analysis, self.fields)
+        for event_name, event in self.events.items():
+            key_guards = self.scan.texts[event_name].guards(event.key_effects)
+            if key_guards:
+                why = f"the key of {event_name} may raise, or is not exact, on this log: {key_guards[0]}"
+                raise NotHere(why, event.key_effects[0].line)
+        if strata:
+            more, source = self.windows(strata, keys)
+            ctes += more
+        for event_name, event in self.events.items():
+            self.guards[event_name] = self.scan.texts[event_name].guards(event.effects, skip) + self.guards.get(event_name, [])
+        plain = [path for path, leaf in self.fields.leaves.items() if leaf.kind not in JOINED]
+        columns = [f"{self._shown(path)} AS {name(path)}" for path in plain]
+        joined = {path: self._joined(path, keys) for path in self.fields.leaves if path not in plain}
+        version = "max(version)" if self.model.category is not None else "count(*)"
+        columns += [f"{version}::BIGINT AS _version", "max(position)::BIGINT AS _position"]
+        caught = [f"(type = {quoted(e)} AND ({' OR '.join(g)}))" for e, g in self.guards.items() if g]
+        if caught:
+            columns.append(f"coalesce(bool_or({' OR '.join(caught)}), false) AS _bad")
+        if strata:
+            # The rows came in the order that the windows take for granted, or nothing of this is believed.
+            columns.append("(count(*) FILTER (WHERE _first) <> 1 OR bool_or(NOT _first AND position <= _before)) AS _disorder")
+        if self.resets:
+            windows = ", ".join(
+                f"coalesce(max(position) FILTER (WHERE {condition}) OVER (PARTITION BY {', '.join(keys)}), 0) AS {alias}"
+                for condition, alias in self.resets.items()
+            )
+            ctes.append(f"r AS (SELECT *, {windows} FROM {source})")
+            source = "r"
+        if joined:
+            if source != "r":
+                ctes.append(f"r AS (SELECT * FROM {source})")
+            return self._with_joined(ctes, joined, keys, columns, bad=bool(caught), ordered=bool(strata))
+        listed = ",\n  ".join([*keys, *columns])
+        order = ", ".join(f"{k} NULLS LAST" for k in keys)
+        sql = f"WITH {', '.join(ctes)}\nSELECT\n  {listed}\nFROM {source}\nGROUP BY {', '.join(keys)}\nORDER BY {order}"
+        return Query(sql, tuple(keys), bool(caught), bool(strata))
+
+    # -- mappings, and sets from which something is taken
+
+    def _joined(self, path: str, keys: Sequence[str]) -> str:
+        """A fold by key and item, and its items gathered by key."""
+        leaf, state = self.fields.leaves[path], self.analysis.leaves[path]
+        cases = tuple(c for c in leaf.cases if c.event in self.scan.texts)
+        resets = [c for c in cases if c.form == "assign"]
+        others = [c for c in cases if c.form != "assign"]
+        item = state.type.item
+        assert item is not None
+        if not others:
+            return ""
+        after = ""
+        if resets:
+            after = f" AND position > {self.resets.setdefault(self.any_of(resets), f'reset{len(self.resets)}')}"
+        by = ", ".join(keys)
+        of = [Case(c.event, c.guard, c.form, (self._entry(c),), c.line) for c in others]
+        if any(c.operands[0].type.opt for c in of):
+            raise NotHere("an item may be None", others[0].line)
+        entry = self.value(of, item if state.type.name == "set" else STR)
+        puts = [c for c in others if c.form in ("mapset", "setadd", "mapadd")]
+        kept = f"CASE WHEN {self.any_of(puts)} THEN true ELSE false END" if puts else "false"
+        where = f"WHERE ({self.any_of(others)}){after}"
+        if state.type.name == "set":
+            inner = f"SELECT {by}, {entry} AS item, arg_max({kept}, position) AS kept FROM r {where} GROUP BY ALL"
+            return f"SELECT {by}, list(item ORDER BY item) AS found FROM ({inner}) WHERE kept GROUP BY {by}"
+        held = [Case(c.event, c.guard, "add" if c.form == "mapadd" else "assign", (c.operands[1],), c.line) for c in puts]
+        zero = StateLeaf(state.slot, state.field, item, 0)
+        if leaf.kind.endswith("MAPSUM"):
+            value = self._sum(held, zero, "0", "")
+        else:
+            value = f"arg_max_null({self.value(held, item)}, position) FILTER (WHERE {self.any_of(puts)})" if held else "NULL"
+            if item.whole:
+                low, high = self._reach("", tuple(held), zero)
+                value = f"({value})::{'BIGINT' if INT64[0] <= low and high <= INT64[1] else 'DECIMAL(38, 0)'}"
+        inner = f"SELECT {by}, {entry} AS item, arg_max({kept}, position) AS kept, {value} AS held FROM r {where} GROUP BY {by}, item"
+        return f"SELECT {by}, list({{'key': item, 'value': held}} ORDER BY item) AS found FROM ({inner}) WHERE kept GROUP BY {by}"
+
+    def _entry(self, case: Case) -> Node:
+        return case.operands[0].args[0] if case.form in ("setadd", "setsub") else case.operands[0]
+
+    def _with_joined(
+        self, ctes: list[str], joined: Mapping[str, str], keys: Sequence[str], columns: Sequence[str], *, bad: bool,
+        ordered: bool,
+    ) -> Query:  # fmt: skip
+        """The grouped fold and the folds by item side by side."""
+        listed = ",\n  ".join([*keys, *columns])
+        ctes = [*ctes, f"g AS (SELECT\n  {listed}\nFROM r\nGROUP BY {', '.join(keys)})"]
+        shown, joins = [], []
+        for number, (path, select) in enumerate(joined.items()):
+            if not select:
+                shown.append(f"[] AS {name(path)}")
+                continue
+            ctes.append(f"m{number} AS ({select})")
+            on = " AND ".join(f"g.{k} IS NOT DISTINCT FROM m{number}.{k}" for k in keys)
+            joins.append(f"LEFT JOIN m{number} ON {on}")
+            shown.append(f"coalesce(m{number}.found, []) AS {name(path)}")
+        order = ", ".join(f"g.{k} NULLS LAST" for k in keys)
+        sql = f"WITH {', '.join(ctes)}\nSELECT g.*, {', '.join(shown)}\nFROM g {' '.join(joins)}\nORDER BY {order}"
+        return Query(sql, tuple(keys), bad, ordered)
+
+    # -- strata
+
+    def windows(self, strata: Sequence[str], keys: Sequence[str]) -> tuple[list[str], str]:
+        """Steps that add, row by row, the value that each of these leaves has before the event.
+
+        The rows are in the order of key and position; a window over all of them streams, where one by key does not.
+        """
+        order = ", ".join([*keys, "position"])
+        differs = " OR ".join(f"{k} IS DISTINCT FROM lag({k}) OVER ()" for k in keys)
+        ctes = [
+            f"o AS (SELECT * FROM e ORDER BY {order})",
+            f"f AS (SELECT *, row_number() OVER () = 1 OR {differs} AS _first, lag(position) OVER () AS _before FROM o)",
+        ]
+        source = "f"
+        for number, path in enumerate(strata):
+            steps = self._running(path, number, keys)
+            for i, step in enumerate(steps):
+                made = f"w{number}_{i}"
+                ctes.append(f"{made} AS (SELECT *, {step} FROM {source})")
+                source = made
+            for text in self.scan.texts.values():
+                names: dict[tuple[str, str], str] = text.names  # type: ignore[assignment]
+                limits: dict[tuple[str, str], Any] = text.limits  # type: ignore[assignment]
+                names["state", path] = f"pre{number}"
+                limits["state", path] = self.reach[path]
+        return ctes, source
+
+    def _running(self, path: str, number: int, keys: Sequence[str]) -> list[str]:
+        """Window expressions, one step after the other, the last of which is the value before the event."""
+        leaf, state = self.fields.leaves[path], self.analysis.leaves[path]
+        initial = Text({}, {}).constant(state.initial, state.type)
+        cases = tuple(c for c in leaf.cases if c.event in self.scan.texts)
+        kind = KINDS[frozenset(c.form for c in cases)]
+        if kind not in STREAMED:
+            raise NotHere(f"{kind.lower()} is not a running aggregate, and other fields read it", cases[0].line)
+        self.reach[path] = self._reach(kind, cases, state)
+        if kind == "CONST":
+            return [f"{initial} AS pre{number}"]
+        pre = f"CASE WHEN _first THEN {initial} ELSE lag(post{number}) OVER () END AS pre{number}"
+        if kind in ("LAST", "FIRST"):
+            if kind == "FIRST" and state.initial is not None:
+                return [f"{initial} AS pre{number}"]
+            arms = [f"WHEN {self.when(c)}{self._not_null(c, kind)} THEN {{'v': {self.operand(c, state.type)}}}" for c in cases]
+            if kind == "FIRST":
+                best = f"arg_min({self.value(cases, state.type)}, position) OVER (PARTITION BY {', '.join(keys)} ORDER BY position ROWS UNBOUNDED PRECEDING)"
+                return [f"{best} AS post{number}", pre]
+            boxed = f"CASE {' '.join(arms)} WHEN _first THEN {{'v': {initial}}} END"
+            return [f"last_value({boxed} IGNORE NULLS) OVER (ROWS UNBOUNDED PRECEDING) AS box{number}", f"box{number}.v AS post{number}", pre]
+        if kind in ("MAX", "MIN"):
+            function = "greatest" if kind == "MAX" else "least"
+            best = f"{kind.lower()}({self.value(cases, state.type)}) OVER (PARTITION BY {', '.join(keys)} ORDER BY position ROWS UNBOUNDED PRECEDING)"
+            post = best if state.initial is None else f"{function}({initial}, coalesce({best}, {initial}))"
+            return [f"{post} AS post{number}", pre]
+        resets = [c for c in cases if c.form == "assign"]
+        added = [c for c in cases if c.form == "add"]
+        addend = f"coalesce({self.value(added, state.type, self._addends(added, state))}, 0)"
+        arms = [f"WHEN {self.when(c)} THEN sum{number} - ({self.operand(c, state.type)})" for c in resets]
+        base = f"CASE {' '.join(arms)} WHEN _first THEN sum{number} - add{number} - ({initial}) END"
+        kind_of = "BIGINT" if INT64[0] <= self.reach[path][0] and self.reach[path][1] <= INT64[1] else "HUGEINT"
+        return [
+            f"{addend} AS add{number}",
+            f"sum(add{number}) OVER (ROWS UNBOUNDED PRECEDING) AS sum{number}",
+            f"(sum{number} - last_value({base} IGNORE NULLS) OVER (ROWS UNBOUNDED PRECEDING))::{kind_of} AS post{number}",
+            pre,
+        ]
+
+    def _not_null(self, case: Case, kind: str) -> str:
+        return ""
+
+    def _reach(self, kind: str, cases: Sequence[Case], state: StateLeaf) -> Any:
+        """Bounds of a leaf's values at any event."""
+        if not state.type.whole:
+            return None
+        first = state.initial if state.initial is not None else 0
+        low = high = first
+        for case in cases:
+            bounds = self.scan.texts[case.event].bounds(case.operands[-1])
+            if bounds is None and not (case.operands[-1].fixed and case.operands[-1].value is None):
+                raise NotHere("the size of a value is not known", case.line)
+            if bounds is not None and case.form != "add":
+                low, high = min(low, bounds[0]), max(high, bounds[1])
+        sums = [c for c in cases if c.form == "add"]
+        if sums:
+            most = min(self._most(state), max(max(map(abs, self.scan.texts[c.event].bounds(c.operands[-1]))) for c in sums))
+            low, high = low - most * self.scan.count, high + most * self.scan.count
+        return low, high
+
+    def keys(self) -> tuple[list[str], list[str], str]:
+        """The names of the key's columns, their SQL (empty where the scan has them), and the WHERE of projections."""
+        first, sql = (["_tenant"], [""]) if self.tenant is ALL else ([], [])
+        if self.model.category is not None:
+            return [*first, "stream"], [*sql, ""], ""
+        names = [f"k{i}" for i in range(len(self.model.key_fields))]
+        for i in range(len(names)):
+            arms = []
+            for event_name, event in self.events.items():
+                arms.append(f"WHEN {quoted(event_name)} THEN {self.scan.texts[event_name].text(event.key[i])}")
+            sql.append(f"CASE type {' '.join(arms)} END")
+        present = []
+        for event_name, event in self.events.items():
+            if event.key_present is not None:
+                here = self.scan.texts[event_name].text(event.key_present)
+                present.append(f"(type <> {quoted(event_name)} OR {here})")
+        return [*first, *names], sql, f"\n  WHERE {' AND '.join(present)}" if present else ""
+
+    # -- leaves
+
+    def _shown(self, path: str) -> str:
+        """The aggregate of one leaf in a type that Arrow has."""
+        found, state = self.leaf(path), self.analysis.leaves[path]
+        if not state.type.whole or self.fields.leaves[path].kind in ("SUM", "SEGSUM"):
+            return found
+        low, high = self._reach("", tuple(c for c in self.fields.leaves[path].cases if c.event in self.scan.texts), state)
+        return found if INT64[0] <= low and high <= INT64[1] else f"({found})::DECIMAL(38, 0)"
+
+    def leaf(self, path: str) -> str:
+        """The aggregate of one leaf."""
+        leaf, state = self.fields.leaves[path], self.analysis.leaves[path]
+        initial = Text({}, {}).constant(state.initial, state.type)
+        # Types that are not in the log change nothing.
+        cases = tuple(c for c in leaf.cases if c.event in self.scan.texts)
+        leaf = replace(leaf, cases=cases, kind=KINDS[frozenset(c.form for c in cases)])
+        kind = leaf.kind
+        if kind == "CONST":
+            return initial if self.analysis.leaves[path].initial is not None else f"NULL::{duck_type(state.type)}"
+        if kind in _RESET:
+            return self._since_reset(leaf, state, initial)
+        return self._plain(kind, cases, state, initial)
+
+    def _plain(self, kind: str, cases: Sequence[Case], state: StateLeaf, initial: str, more: str = "") -> str:
+        if kind == "LAST":
+            return self._last(cases, state, initial, more)
+        if kind == "FIRST":
+            if state.initial is not None:
+                return initial
+            return f"arg_min({self.value(cases, state.type)}, position){self._filter('', more)}"
+        if kind in ("MAX", "MIN"):
+            best = f"{kind.lower()}({self.value(cases, state.type)}){self._filter('', more)}"
+            function = "greatest" if kind == "MAX" else "least"
+            return best if state.initial is None else f"{function}({initial}, coalesce({best}, {initial}))"
+        if kind == "SUM":
+            return self._sum(cases, state, initial, more)
+        if kind == "FSUM":
+            if state.initial != 0:
+                raise NotHere("a float sum that does not begin at 0.0", cases[0].line)
+            return f"coalesce(sum({self.value(cases, state.type)} ORDER BY position){self._filter('', more)}, 0.0::DOUBLE)"
+        if kind == "LIST":
+            return self._list(cases, state, initial, more)
+        return self._set(cases, state, initial, more)
+
+    def when(self, case: Case) -> str:
+        """The condition of a case."""
+        here = f"type = {quoted(case.event)}"
+        return here if case.guard is None else f"{here} AND {self.scan.texts[case.event].text(case.guard)}"
+
+    def any_of(self, cases: Sequence[Case]) -> str:
+        return " OR ".join(f"({self.when(c)})" for c in cases) if len(cases) > 1 else self.when(cases[0])
+
+    def value(self, cases: Sequence[Case], kind: Type, texts: Sequence[str] | None = None) -> str:
+        """The operand of whichever case an event is."""
+        found = texts if texts is not None else [self.operand(c, kind) for c in cases]
+        arms = " ".join(f"WHEN {self.when(c)} THEN {text}" for c, text in zip(cases, found, strict=True))
+        return f"CASE {arms} END"
+
+    def operand(self, case: Case, kind: Type, at: int = -1) -> str:
+        """An operand as SQL of the leaf's type."""
+        text, node = self.scan.texts[case.event], case.operands[at]
+        if node.fixed and node.value is None:
+            return f"NULL::{duck_type(kind)}"
+        found = text.text(node)
+        if node.type.whole:
+            bounds = text.bounds(node)
+            if bounds is None or not (-HUGE < bounds[0] and bounds[1] < HUGE):
+                raise NotHere("the size of a value is not known", case.line)
+            return f"({found})::{'BIGINT' if INT64[0] <= bounds[0] and bounds[1] <= INT64[1] else 'HUGEINT'}"
+        return found
+
+    def _filter(self, condition: str, more: str) -> str:
+        both = " AND ".join(f"({c})" for c in (condition, more) if c)
+        return f" FILTER (WHERE {both})" if both else ""
+
+    def _last(self, cases: Sequence[Case], state: StateLeaf, initial: str, more: str) -> str:
+        value = self.value(cases, state.type)
+        nullable = any(c.operands[-1].type.opt for c in cases) or state.slot.type.opt and "." in state.slot.path
+        if not nullable:
+            best = f"arg_max({value}, position){self._filter('', more)}"
+            return best if state.initial is None else f"coalesce({best}, {initial})"
+        where = self._filter(self.any_of(cases), more)
+        best = f"arg_max_null({value}, position){where}"
+        return best if state.initial is None else f"CASE WHEN count(*){where} > 0 THEN {best} ELSE {initial} END"
+
+    def _sum(self, cases: Sequence[Case], state: StateLeaf, initial: str, more: str) -> str:
+        if all(c.operands[0].fixed and c.operands[0].value == 1 for c in cases) and self.scan.count < 2**53:
+            return f"count(*){self._filter(self.any_of(cases), more)} + {initial}"
+        texts = self._addends(cases, state)
+        found = f"coalesce(sum({self.value(cases, state.type, texts)}){self._filter('', more)}, 0) + {initial}"
+        low, high = self._reach("SUM", cases, state)
+        # What DuckDB gives for a sum is 128 bits wide; Arrow takes 64, or decimals.
+        return f"({found})::{'BIGINT' if INT64[0] <= low and high <= INT64[1] else 'DECIMAL(38, 0)'}"
+
+    def _most(self, state: StateLeaf) -> int:
+        """No partial sum can pass what is exact when no addend passes this."""
+        limit = DEC_LIMIT if state.type.name == "dec" else HUGE
+        return int((limit - 1 - abs(state.initial)) // (2 * (self.scan.count + 1)))
+
+    def _addends(self, cases: Sequence[Case], state: StateLeaf) -> list[str]:
+        """Addends as SQL; one beyond what may be added sends its key to the row fold."""
+        most, texts = self._most(state), []
+        for case in cases:
+            found = self.operand(case, state.type)
+            low, high = self.scan.texts[case.event].bounds(case.operands[-1])
+            if max(-low, high) > most:
+                here = "true" if case.guard is None else self.scan.texts[case.event].text(case.guard)
+                guard = f"({here} AND NOT ({found}) BETWEEN {-most} AND {most})"
+                if guard not in self.guards.setdefault(case.event, []):
+                    self.guards[case.event].append(guard)
+                found = f"CASE WHEN {found} BETWEEN {-most} AND {most} THEN {found} END"
+            texts.append(found)
+        return texts
+
+    def _list(self, cases: Sequence[Case], state: StateLeaf, initial: str, more: str) -> str:
+        item = state.type.item
+        if item is None:
+            raise NotHere("the items of a list are not known", cases[0].line)
+        where = self._filter(self.any_of(cases), more)
+        single = all(c.operands[0].op == "list.of" and len(c.operands[0].args) == 1 for c in cases)
+        if single:
+            texts = [self._item(c, c.operands[0].args[0], item) for c in cases]
+            found = f"list({self.value(cases, item, texts)} ORDER BY position){where}"
+        else:
+            found = f"flatten(list({self.value(cases, state.type)} ORDER BY position){where})"
+        empty = f"[]::{duck_type(state.type)}"
+        found = f"coalesce({found}, {empty})"
+        return found if not state.initial else f"list_concat({initial}, {found})"
+
+    def _item(self, case: Case, node: Node, item: Type) -> str:
+        return self.operand(Case(case.event, case.guard, case.form, (node,), case.line), item)
+
+    def _set(self, cases: Sequence[Case], state: StateLeaf, initial: str, more: str) -> str:
+        item = state.type.item
+        single = all(c.operands[0].op == "set.of" and len(c.operands[0].args) == 1 for c in cases)
+        if item is None or not single or item.name not in ("str", "int", "enum", "date", "ts", "dec", "dur", "bytes", "uuid") or item.opt:
+            raise NotHere("only one item at a time is put in a set in SQL", cases[0].line)
+        if any(c.operands[0].args[0].type.opt for c in cases):
+            raise NotHere("an item of a set may be None", cases[0].line)
+        texts = [self._item(c, c.operands[0].args[0], item) for c in cases]
+        where = self._filter(self.any_of(cases), more)
+        found = f"coalesce(list(DISTINCT {self.value(cases, item, texts)}){where}, []::{duck_type(state.type)})"
+        return found if not state.initial else f"list_distinct(list_concat({initial}, {found}))"
+
+    def _since_reset(self, leaf: LeafKind, state: StateLeaf, initial: str) -> str:
+        """The value at the last reset, and what came after it."""
+        form = _RESET[leaf.kind]
+        resets = [c for c in leaf.cases if c.form == "assign"]
+        others = [c for c in leaf.cases if c.form == form]
+        alias = self.resets.setdefault(self.any_of(resets), f"reset{len(self.resets)}")
+        if any(c.operands[0].type.opt for c in resets) or state.initial is None:
+            raise NotHere("a reset to None", resets[0].line)
+        base = self._last(resets, state, initial, "")
+        after = f"position > {alias}"
+        if form == "add":
+            zero = StateLeaf(state.slot, state.field, state.type, 0)
+            most = max((max(abs(b) for b in self.scan.texts[c.event].bounds(c.operands[0])) for c in resets), default=0)
+            if most * 2 > (DEC_LIMIT if state.type.name == "dec" else HUGE):
+                raise NotHere("a reset to a value beyond what is exact", resets[0].line)
+            # Room for the value at the reset: the addends stay within half of the limit.
+            low, high = self._reach("SEGSUM", leaf.cases, state)
+            kind = "BIGINT" if INT64[0] <= low and high <= INT64[1] else "DECIMAL(38, 0)"
+            return f"(({base})::{kind} + ({self._sum(others, zero, '0', after)})::{kind})::{kind}"
+        if form in ("max", "min"):
+            function = "greatest" if form == "max" else "least"
+            best = f"{form}({self.value(others, state.type)}) FILTER (WHERE {after})"
+            return f"{function}({base}, coalesce({best}, {base}))"
+        none = StateLeaf(state.slot, state.field, state.type, ())
+        if form == "append":
+            return f"list_concat({base}, {self._list(others, none, '', after)})"
+        return f"list_distinct(list_concat({base}, {self._set(others, none, '', after)}))"
+
+
+# -- from the query's result to the model's table --------------------------------------------------------------------------
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """A connection of one fold's own: UTC, no progress bar, what does not fit in memory in a folder of its own."""
+    connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
+    folder = os.path.join(tempfile.gettempdir(), f"eventlab-{secrets.token_hex(8)}")
+    connection.execute(f"SET temp_directory = {quoted(folder)}")
+    return connection
+
+
+def table_of_query(model: Model, leaves: Mapping[str, StateLeaf], found: pa.Table, tenant: Tenant) -> pa.Table:
+    """The query's result as the model's table, or `Abandoned` where a value does not fit its type."""
+    arrays: dict[str, pa.Array] = {}
+    if tenant is ALL:
+        arrays["_tenant"] = found.column("_tenant").combine_chunks()
+    if model.category is not None:
+        ids = pc.utf8_slice_codeunits(found.column("stream").combine_chunks(), len(model.category) + 1)
+        arrays["_id"] = ids
+    else:
+        for i, (key, kind) in enumerate(model.key_fields):
+            arrays[key] = converted(kind, type_of(kind), found.column(f"k{i}").combine_chunks())
+    types = {path: leaf.type for path, leaf in leaves.items()}
+    for field, kind in model.fields:
+        arrays[field] = _field(kind, field, types, found)
+    arrays["_version"] = found.column("_version").combine_chunks()
+    arrays["_position"] = found.column("_position").combine_chunks()
+    return dressed(model, arrays, tenant, is_sorted=True)
+
+
+def _field(kind: FieldType, path: str, types: Mapping[str, Type], found: pa.Table) -> pa.Array:
+    if not isinstance(kind, Record):
+        return converted(kind, types[path], found.column(path).combine_chunks())
+    return _record(kind, path, types, found, None)
+
+
+def _record(kind: Record, path: str, types: Mapping[str, Type], found: pa.Table, outer: pa.Array | None) -> pa.Array:
+    """A nested dataclass as one struct column; what lies in an absent one is not looked at."""
+    here = found.column(f"{path}?").combine_chunks() if kind.nullable else None
+    if outer is not None:
+        here = outer if here is None else pc.and_(outer, here)
+    children = []
+    for part, of in kind.fields:
+        inner = f"{path}.{part}"
+        if isinstance(of, Record):
+            children.append(_record(of, inner, types, found, here))
+            continue
+        values = found.column(inner).combine_chunks()
+        if here is None:
+            children.append(converted(of, types[inner], values))
+        else:
+            shown = pc.if_else(here, values, pa.scalar(None, values.type))
+            if not of.nullable and shown.null_count > len(here) - (pc.sum(here).as_py() or 0):
+                raise Abandoned("a None that is not declared")
+            children.append(converted(replace(of, nullable=True), types[inner].maybe(), shown))
+    arrow = codec(kind.tag).arrow
+    return pa.StructArray.from_arrays(children, fields=list(arrow), mask=None if here is None else pc.invert(here))
+
+
+def converted(kind: FieldType, of: Type, values: pa.Array) -> pa.Array:
+    """One column of lowered values as the column of its declared type."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if values.null_count and not kind.nullable:
+        raise Abandoned("a None that is not declared")
+    tag, arrow = kind.tag, codec(kind.tag).arrow
+    if isinstance(kind, Closed) and not set(pc.unique(values).to_pylist()) <= {*kind.members, None}:
+        raise Abandoned("a value that is not declared")
+    if tag == "f64" and kind.declared.startswith("float") and pc.any(pc.invert(pc.is_finite(values))).as_py():
+        raise Abandoned("a float that is not finite")
+    if values.type == arrow and tag in ("i64", "s", "b", "f64", "td", "json", "dec", "bin"):
+        return values
+    if tag == "ts" and values.type == pa.int64():
+        return values.view(arrow)
+    if tag in ("d", "t") and values.type in (pa.int64(), pa.int32()):
+        return values.cast(pa.int32() if tag == "d" else pa.int64()).view(arrow)
+    if tag.startswith("d18_") and values.type == pa.int64() and of.scale == int(tag[4:]):
+        return _short_decimal(values, arrow)
+    if tag in ("l_s", "l_i64") and pa.types.is_list(values.type) and values.type.value_type == arrow.value_type and of.name == "list":
+        if pc.list_flatten(values).null_count == 0:
+            return values.cast(arrow)
+    return _array(kind, of, [_lower_again(v, of) for v in values.to_pylist()])
+
+
+def _short_decimal(values: pa.Array, arrow: pa.DataType) -> pa.Array:
+    """Scaled 64-bit integers as decimals, without an object a value."""
+    whole = pc.coalesce(values, pa.scalar(0, pa.int64())).to_numpy(zero_copy_only=False)
+    if len(whole) and (whole.max() >= 10**18 or whole.min() <= -(10**18)):
+        raise Abandoned("more digits than are declared")
+    words = np.empty((len(whole), 2), np.int64)
+    words[:, 0], words[:, 1] = whole, whole >> 63
+    mask = pc.is_valid(values) if values.null_count else None
+    validity = None if mask is None else pa.array(mask).buffers()[1]
+    return pa.Array.from_buffers(arrow, len(whole), [validity, pa.py_buffer(words.tobytes())])
+
+
+def _lower_again(value: Any, of: Type) -> Any:
+    if value is None:
+        return None
+    if of.whole:
+        return int(value)
+    if of.item is not None and of.name == "map":
+        return {entry["key"]: _lower_again(entry["value"], of.item) for entry in value}
+    if of.item is not None and of.name in ("list", "set"):
+        items = [_lower_again(v, of.item) for v in value]
+        return tuple(items) if of.name == "list" else frozenset(items)
+    return value
+
+
+_ = (Effect, EventIR, ALWAYS, NEVER)

@@ -1,0 +1,272 @@
+"""Running a plan over a cut: the fastest engine that is exact here, and the row fold for whatever a guard caught."""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Final, Literal
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventlab.errors import NotLiftable
+from eventlab.model.models import Model
+from eventlab.replay.lift.columns import Abandoned, key_columns, meta_columns, payload, reader, table_from
+from eventlab.replay.lift.lifted import Lifting, connect, table_of_query
+from eventlab.replay.lift.loop import Loop
+from eventlab.replay.lift.plan import Plan, plan_of
+from eventlab.replay.lift.scan import refuse_broken, scan_of
+from eventlab.replay.lift.source import Refused
+from eventlab.replay.lift.sql import NotHere
+from eventlab.replay.rows import Key, RowFold, batches_of, collector_off, fold
+from eventlab.replay.tables import entries_of, key_names, rows_for, sorted_table, table_of
+from eventlab.store.base import ALL, Batch, Cut, Tenant
+from eventlab.store.columns import codec
+
+Engine = Literal["auto", "rows", "loop", "lifted"]
+_CHUNK: Final = 65_536
+#: Below so many events the loop is done before a query has begun.
+_SMALL: Final = 20_000
+
+
+def fold_table(
+    model: Model, cut: Cut, tenant: Tenant, until: int, *, engine: str = "auto", after: int = 0, base: pa.Table | None = None
+) -> pa.Table:
+    """The model's table at `until`, by the engine asked for: equal to what the row fold gives, or raising what it raises.
+
+    With `base`, a table of the same model at position `after`, the keys that events after it touch are folded on from there,
+    and only their rows are given.
+    """
+    until = min(until, cut.head)
+    if engine == "rows":
+        return _rows(model, cut, tenant, until, after, base)
+    plan = plan_of(model, cut)
+    if engine == "lifted":
+        _refuse_not_liftable(plan)
+    try:
+        small = until < _SMALL and plan.loop is not None
+        if (engine == "lifted" or (engine == "auto" and not small)) and base is None and after == 0:
+            found = _lifted(plan, cut, tenant, until, must=engine == "lifted")
+            if found is not None:
+                return found
+            if engine == "lifted" and plan.last_why is not None:
+                _not_liftable(plan, plan.model.cls.__name__, plan.last_why)
+        if plan.loop is not None and _decimals_are_usual():
+            return _looped(plan, plan.loop, cut, tenant, until, after, base)
+    except Abandoned:
+        pass
+    return _rows(model, cut, tenant, until, after, base)
+
+
+def _lifted(plan: Plan, cut: Cut, tenant: Tenant, until: int, *, must: bool) -> pa.Table | None:
+    """The table by the query; None where it does not lift over this log."""
+    if plan.refusal is not None or plan.not_lifted or not _decimals_are_usual():
+        return None
+    model, plan.last_why = plan.model, None
+    connection = connect()
+    try:
+        scan = scan_of(model, plan.kinds, plan.analysis.events, cut, tenant, until, connection)
+        if not scan.sql:
+            return table_of(model, {}, tenant)
+        query = Lifting(model, plan.analysis, plan.fields, scan, tenant).query()
+        refuse_broken(connection, scan)
+        found = connection.sql(query.sql).to_arrow_table()
+    except NotHere as why:
+        plan.last_why = why
+        return None
+    except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
+        plan.last_why = NotHere(f"DuckDB gave up: {error}")
+        return None
+    finally:
+        connection.close()
+    plan.last_sql = query.sql
+    bad: set[Any] = set()
+    if query.ordered and pc.any(found.column("_disorder")).as_py():
+        return None
+    if query.bad:
+        caught = found.filter(found.column("_bad"))
+        bad = set(_keys_of(model, caught, query.keys, tenant))
+        found = found.filter(pc.invert(found.column("_bad")))
+    table = table_of_query(model, plan.analysis.leaves, found, tenant)
+    return with_rows(model, table, cut, tenant, until, 0, None, bad) if bad else table
+
+
+def _keys_of(model: Model, found: pa.Table, names: Sequence[str], tenant: Tenant) -> list[Any]:
+    columns = [found.column(n).to_pylist() for n in names]
+    if tenant is ALL:
+        tenants, *rest = columns
+        plain = rest[0] if model.key_names == ("_id",) else list(zip(*rest, strict=True))
+        return list(zip(tenants, plain, strict=True))
+    return columns[0] if model.key_names == ("_id",) else list(zip(*columns, strict=True))
+
+
+def _refuse_not_liftable(plan: Plan) -> None:
+    if plan.refusal is not None:
+        why, what = plan.refusal, plan.model.cls.__name__
+    elif plan.not_lifted:
+        path, why = next(iter(plan.not_lifted.items()))
+        what = f"{plan.model.cls.__name__}.{path}"
+    else:
+        return
+    _not_liftable(plan, what, why)
+
+
+def _not_liftable(plan: Plan, what: str, why: Refused) -> None:
+    file = why.file or plan.model.evolve.__code__.co_filename
+    raise NotLiftable(f"{what} does not lift: {file}:{why.line}: {why.why}", hint=why.hint, file=file, line=why.line)
+
+
+def _decimals_are_usual() -> bool:
+    """Whether decimals are computed in this thread as the lowered ones are."""
+    context = decimal.getcontext()
+    usual = {decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow}
+    return context.prec >= 28 and context.Emax >= 999_999 and {trap for trap, on in context.traps.items() if on} <= usual
+
+
+# -- the row fold ----------------------------------------------------------------------------------------------------------
+
+
+def _rows(model: Model, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None) -> pa.Table:
+    lookup = None if base is None else lambda keys: entries_of(model, rows_for(base, model, tenant, keys), tenant)
+    folding = fold(model, batches_of(model, cut, tenant, after=after, until=until), tenant, lookup)
+    return table_of(model, folding.entries, tenant)
+
+
+class _Only(RowFold):
+    """The row fold of some keys."""
+
+    def __init__(self, only: Collection[Key], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.only = only
+
+    def _keys(self, batch: Batch, events: list[Any]) -> list[Key]:
+        return [key if key in self.only else None for key in super()._keys(batch, events)]
+
+
+def rows_of(
+    model: Model, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None, only: Collection[Key]
+) -> pa.Table:
+    """The rows of some keys by the row fold; `Abandoned` where it raises, for another key may raise before."""
+    lookup = None if base is None else lambda keys: entries_of(model, rows_for(base, model, tenant, keys), tenant)
+    folding = _Only(only, model, tenant, lookup)
+    streams = None
+    if model.category is not None:
+        streams = pa.array(sorted({key[1] if tenant is ALL else key for key in only}), pa.string())
+    try:
+        for batch in batches_of(model, cut, tenant, after=after, until=until):
+            if streams is not None:
+                tables = tuple(t for t in (t.filter(pc.is_in(t.column("stream"), streams)) for t in batch.tables) if len(t))
+                batch = Batch(tables, batch.schemas)
+            if len(batch):
+                folding.feed(batch)
+        return table_of(model, folding.entries, tenant)
+    except Exception as why:
+        raise Abandoned(str(why)) from why
+
+
+# -- the loop --------------------------------------------------------------------------------------------------------------
+
+
+def _looped(
+    plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None
+) -> pa.Table:
+    with collector_off():
+        states, bad = run_loop(plan, loop, cut, tenant, until, after, base)
+        for key in bad:
+            states.pop(key, None)
+        table = table_from(plan.model, plan.analysis.leaves, list(states), list(states.values()), tenant)
+    if not bad:
+        return table
+    return with_rows(plan.model, table, cut, tenant, until, after, base, bad)
+
+
+def with_rows(
+    model: Model, table: pa.Table, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None, bad: Collection[Any]
+) -> pa.Table:
+    """A table and the rows of the keys that guards caught."""
+    only = python_keys(model, bad, tenant)
+    rest = rows_of(model, cut, tenant, until, after, base, only)
+    return sorted_table(model, pa.concat_tables([table, rest]), tenant)
+
+
+def python_keys(model: Model, keys: Collection[Any], tenant: Tenant) -> set[Key]:
+    """Lowered keys as the row fold has them."""
+    if model.key_names == ("_id",):
+        return set(keys)
+    found = set()
+    for key in keys:
+        of, plain = key if tenant is ALL else (None, key)
+        made = tuple(kind.decode(part) for (_, kind), part in zip(model.key_fields, plain, strict=True))
+        found.add((of, made) if tenant is ALL else made)
+    return found
+
+
+def run_loop(
+    plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None
+) -> tuple[dict[Any, list[Any]], set[Any]]:
+    """Fold with the generated loop: lowered states by key, and the keys that a guard caught."""
+    states: dict[Any, list[Any]] = {}
+    bad: set[Any] = set()
+    begin = [*loop.initial, 0, 0]
+    held = _base_states(plan, base, tenant) if base is not None else {}
+    initial: Callable[[Any], list[Any]] = lambda key: begin.copy()  # noqa: E731
+    if held:
+        initial = lambda key: held.get(key) or begin.copy()  # noqa: E731
+    for batch in _batches(plan, loop, cut, tenant, until, after):
+        try:
+            loop.run(*_arguments(plan, loop, batch, states, bad, initial, tenant))
+        except Abandoned:
+            raise
+        except Exception as why:  # a key that raises: there is no key to mark
+            raise Abandoned(str(why)) from why
+    return states, bad
+
+
+def _arguments(
+    plan: Plan, loop: Loop, batch: Batch, states: dict[Any, list[Any]], bad: set[Any], initial: Any, tenant: Tenant
+) -> Sequence[Any]:
+    codes, rows = payload(batch, plan.kinds, loop.codes, loop.leaves)
+    envelope = batch.envelope
+    columns: list[Any] = [codes, rows, envelope.version, envelope.position, *meta_columns(batch, loop.metas)]
+    if plan.model.key is not None:
+        return zip(*columns, envelope.tenant, strict=True), states, bad, initial, tenant is ALL
+    keys = envelope.stream
+    if tenant is ALL:
+        keys = list(zip(envelope.tenant, keys, strict=True))
+    return zip(keys, *columns, strict=True), states, bad, initial
+
+
+def _batches(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int) -> Iterator[Batch]:
+    for batch in batches_of(plan.model, cut, tenant, after=after, until=until):
+        yield from batch.split(_CHUNK)
+
+
+def _base_states(plan: Plan, base: pa.Table, tenant: Tenant) -> dict[Any, list[Any]]:
+    """The rows of a base as lowered states."""
+    model, leaves = plan.model, plan.analysis.leaves
+    types = {path: leaf.type for path, leaf in leaves.items()}
+    columns: list[list[Any]] = []
+    for name, kind in model.fields:
+        stored = codec(kind.tag).to_stored(base.column(name).combine_chunks())
+        read = reader(kind, name, types)
+        columns.append([read(value) for value in stored])
+    ends = [base.column(name).to_pylist() for name in ("_version", "_position")]
+    keys: list[Any] = []
+    parts = [codec(kind.tag).to_stored(base.column(name).combine_chunks()) for name, kind in model.key_fields]
+    if model.category is not None:
+        keys = [f"{model.category}-{id}" for id in parts[0]]
+    elif model.key_names == ("_id",):
+        keys = parts[0]
+    else:
+        keys = list(zip(*parts, strict=True))
+    if tenant is ALL:
+        keys = list(zip(base.column("_tenant").to_pylist(), keys, strict=True))
+    found = {}
+    for i, key in enumerate(keys):
+        state = [leaf for column in columns for leaf in column[i]]
+        found[key] = [*state, ends[0][i], ends[1][i]]
+    return found
+
+
+_ = key_columns, key_names

@@ -1,0 +1,182 @@
+"""Folds by every engine beside the best DuckDB SQL written by hand, on the same files, in one process.
+
+    python tests/benchmarks/lift.py [--events 1000000] [--rows 200000] [--folder DIR] [--threads 1]
+
+Every engine's table is compared with the row fold's (over `--rows` events where the log is larger) before its time is shown.
+Only the ratios are to be believed. `by hand` reads the same segments; `plain` is one Parquet file in order of position.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+from generate import ItemAdded, Order, OrderCancelled, OrderOpened, OrderPlaced, OrderShipped, orders
+from rich.console import Console
+from rich.table import Table
+
+import eventlab as el
+from eventlab.model.models import model_of
+from eventlab.replay.lift import fold_table, plan_of
+
+OrderEvent = OrderOpened | ItemAdded | OrderPlaced | OrderShipped | OrderCancelled
+
+
+@el.aggregate(name="order")
+class ResetOrder:
+    """A total that a cancellation sets back: a segmented sum."""
+
+    status: str = "draft"
+    customer: str | None = None
+    total: el.Money = el.money(0)
+
+    def evolve(self, event: OrderEvent) -> Self:
+        match event:
+            case OrderOpened(customer=c):
+                return replace(self, customer=c)
+            case ItemAdded(quantity=n, unit_price=p):
+                return replace(self, total=self.total + n * p)
+            case OrderPlaced():
+                return replace(self, status="placed")
+            case OrderCancelled():
+                return replace(self, status="cancelled", total=el.money(0))
+        return self
+
+
+@el.aggregate(name="order")
+class PeakOrder:
+    """The peak of the total, and a count that depends on the status: two strata."""
+
+    status: str = "draft"
+    total: el.Money = el.money(0)
+    peak: el.Money = el.money(0)
+    late_lines: int = 0
+
+    def evolve(self, event: OrderEvent) -> Self:
+        match event:
+            case ItemAdded(quantity=n, unit_price=p):
+                total = self.total + n * p
+                late = self.late_lines + 1 if self.status != "draft" else self.late_lines
+                return replace(self, total=total, peak=max(self.peak, total), late_lines=late)
+            case OrderPlaced():
+                return replace(self, status="placed")
+            case OrderCancelled():
+                return replace(self, status="cancelled", total=el.money(0))
+        return self
+
+
+@el.projection
+class SkuSales:
+    """A key of its own."""
+
+    lines: int = 0
+    pieces: int = 0
+    revenue: el.Money = el.money(0)
+
+    @staticmethod
+    def key(event: ItemAdded) -> str:
+        return event.sku
+
+    def evolve(self, event: ItemAdded) -> Self:
+        return replace(
+            self, lines=self.lines + 1, pieces=self.pieces + event.quantity, revenue=self.revenue + event.quantity * event.unit_price
+        )
+
+
+_STATUS = """coalesce(arg_max(CASE type WHEN 'OrderPlaced' THEN 'placed' WHEN 'OrderShipped' THEN 'shipped'
+  WHEN 'OrderCancelled' THEN 'cancelled' END, position), 'draft') AS status"""
+_TOTAL = """coalesce(sum(CASE WHEN type = 'ItemAdded' THEN "quantity:i64" * "unit_price:d18_2" END), 0)::DECIMAL(18, 2) AS total"""
+BY_HAND = {
+    Order: f"""SELECT substr(stream, 7) AS _id, {_STATUS}, {_TOTAL}, count(*) FILTER (WHERE type = 'ItemAdded') AS lines,
+      max(version) AS _version, max(position) AS _position FROM {{rows}} GROUP BY stream ORDER BY 1""",
+    SkuSales: """SELECT "sku:s" AS _id, count(*) AS lines, sum("quantity:i64")::BIGINT AS pieces,
+      sum("quantity:i64" * "unit_price:d18_2")::DECIMAL(18, 2) AS revenue, count(*) AS _version, max(position) AS _position
+      FROM {rows} WHERE type = 'ItemAdded' GROUP BY 1 ORDER BY 1""",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Events a second of one engine, and what it gave."""
+
+    rate: float
+    table: Any
+
+
+def timed(work: Callable[[], Any], events: int, turns: int) -> Measured:
+    """The best of several turns."""
+    best, found = float("inf"), None
+    for _ in range(turns):
+        started = time.perf_counter()
+        found = work()
+        best = min(best, time.perf_counter() - started)
+    return Measured(events / best, found)
+
+
+def sql(text: str, threads: int) -> pa.Table:
+    """A query on a fresh connection."""
+    with duckdb.connect(config={"threads": str(threads)}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
+        return connection.sql(text).to_arrow_table()
+
+
+def main() -> None:
+    """Print the table of ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=100_000, help="how many events the row fold is given")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2, help="of the SQL written by hand")
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="eventlab-lift-"))
+    store = folder / f"orders-{given.events}"
+    console = Console()
+    with el.open(store) as lab:
+        if not lab.head:
+            lab.ingest(orders(given.events).sources(), source="orders")
+        cut = lab.store.cut()
+        files = [path for group in cut.sources("default") for path in group.paths]
+        scan = f"read_parquet([{', '.join(repr(f) for f in files)}])"
+        plain = folder / f"plain-{given.events}.parquet"
+        if not plain.exists():
+            sql(f"COPY (SELECT * FROM {scan} ORDER BY position) TO '{plain}' (FORMAT parquet, COMPRESSION zstd)", given.threads)
+        table = Table(title=f"{cut.head:,} events, M events/s (× the row fold)")
+        for heading in ("fold", "rows", "loop", "lifted", "auto", "by hand", "by hand, plain", "lifted / by hand"):
+            table.add_column(heading, justify="left" if heading == "fold" else "right")
+        for cls in (Order, ResetOrder, PeakOrder, SkuSales):
+            table.add_row(*compared(cls, cut, scan, str(plain), given))
+        console.print(table)
+
+
+def compared(cls: type[Any], cut: Any, scan: str, plain: str, given: argparse.Namespace) -> list[str]:
+    """One line of the table."""
+    model = model_of(cls) if not hasattr(cls, "__eventlab_model__") else cls.__eventlab_model__
+    few = min(given.rows, cut.head)
+    meant = timed(lambda: fold_table(model, cut, "default", few, engine="rows"), few, 1)
+    shown = [cls.__name__, f"{meant.rate / 1e6:.2f}"]
+    rates = {}
+    for engine in ("loop", "lifted", "auto"):
+        assert fold_table(model, cut, "default", few, engine=engine).equals(meant.table), f"{cls.__name__}: {engine} is not the row fold"
+        found = timed(lambda engine=engine: fold_table(model, cut, "default", cut.head, engine=engine), cut.head, given.turns)
+        rates[engine] = found.rate
+        shown.append(f"{found.rate / 1e6:.2f} ({found.rate / meant.rate:.0f}×)")
+    hand = BY_HAND.get(cls)
+    if hand is None:
+        return [*shown, "", "", ""]
+    own = timed(lambda: sql(hand.format(rows=scan), given.threads), cut.head, given.turns)
+    flat = timed(lambda: sql(hand.format(rows=f"'{plain}'"), given.threads), cut.head, given.turns)
+    return [*shown, f"{own.rate / 1e6:.2f}", f"{flat.rate / 1e6:.2f}", f"{rates['lifted'] / own.rate:.2f}"]
+
+
+if __name__ == "__main__":
+    plan_of  # noqa: B018 - kept importable for a look at the plans
+    main()

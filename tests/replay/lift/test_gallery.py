@@ -1,0 +1,35 @@
+"""The gallery: every fold by every engine, on hostile logs, at any position, equal to the row fold or the same error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from replay.lift import gallery
+from replay.lift.hostile import agree, logs, written
+
+from eventlab.model.models import model_of
+from eventlab.replay.lift import plan_of
+from eventlab.store.base import ALL
+
+OTHERS = (gallery.LineAdded, gallery.PointsEarned)
+
+
+@pytest.mark.parametrize("model", gallery.MODELS, ids=lambda cls: cls.__name__)
+def test_every_fold_of_the_gallery_is_understood(model: type[Any]) -> None:
+    refusal = plan_of(model_of(model)).refusal
+    assert refusal is None, f"{refusal.file}:{refusal.line}: {refusal.why}"
+
+
+@pytest.mark.parametrize("model", gallery.MODELS, ids=lambda cls: cls.__name__)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(data=st.data())
+def test_the_engines_agree_with_the_row_fold_at_any_position(model: type[Any], data: st.DataObject) -> None:
+    facts = data.draw(logs(model, OTHERS))
+    of = model_of(model)
+    with written(facts, "memory", None) as lab:
+        cut = lab.store.cut()
+        agree(of, cut, "default", cut.head)
+        agree(of, cut, ALL, data.draw(st.integers(0, cut.head), label="until"))
