@@ -1,4 +1,7 @@
-"""The same verbs from a shell: `eventlab demo | info | events | rebuild | table | sql | check | verify | lab`.
+"""The same verbs from a shell.
+
+`eventlab demo | info | show | events | rebuild | table | sql | check | verify | seal | compact | gc | backup | restore |
+upgrade | lab`.
 
 Exit codes: 0 done; 1 done, and something was found (a divergence, damage, an unexpected answer); 2 the command line is
 wrong; 3 the call was refused or the model is wrong; 4 the store or its disk needs attention; 5 try again; 130 interrupted.
@@ -7,15 +10,19 @@ wrong; 3 the call was refused or the model is wrong; 4 the store or its disk nee
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime as dt
 import importlib
 import json
+import math
 import os
+import sqlite3
 import sys
+import time
 import tomllib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -26,12 +33,16 @@ from rich.table import Table
 
 import eventlab
 from eventlab import display
-from eventlab.errors import EventlabError, ModelError, Refused, StoreError, TryAgain, UnknownType
+from eventlab.errors import Busy, Damaged, EventlabError, ModelError, ReadOnly, Refused, StoreError, TryAgain, UnknownType
 from eventlab.lab import Lab
 from eventlab.lab import open as open_lab
 from eventlab.model.events import findings
 from eventlab.model.filters import EVERYTHING, Filter, category, events, stream, tag
 from eventlab.model.models import MODELS, Model, model_of
+from eventlab.store.disk import DiskStore, open_store
+from eventlab.store.gc import GRACE_SECONDS
+from eventlab.store.maintain import alone
+from eventlab.store.words import many, size_text
 from eventlab.temporal.reader import Reader
 
 DEFAULT_STORE: Final = "data/flights"
@@ -51,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The folder it is called from is where a user's own model modules are.
     sys.path.insert(0, os.getcwd())
     # Without a terminal there is no width to keep to: a file or a pipe gets whole lines.
-    console = Console(quiet=given.json, width=None if sys.stdout.isatty() else 180)
+    console = Console(quiet=given.json, width=None if sys.stdout.isatty() else 180, emoji=False)
     try:
         return int(given.run(given, console))
     except EventlabError as why:
@@ -64,13 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever reads our output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except sqlite3.Error as why:
+        _complain(given, "Damaged", f"the catalog of {given.store} cannot be read: {why}", "restore a backup: eventlab restore")
+        return 4
+    except OSError as why:
+        where = f" at {why.filename}" if why.filename else ""
+        _complain(given, "StoreError", f"the system refused{where}: {why.strerror or why}", "see to the folder, then repeat it")
+        return 4
 
 
 def _complain(given: argparse.Namespace, kind: str, message: str, hint: str) -> None:
     if given.json:
         print(json.dumps({"error": kind, "message": message, "hint": hint}))
         return
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     console.print(f"[bold red]{kind}[/bold red]: {escape(message)}", soft_wrap=True)
     if hint:
         console.print(f"Hint: {escape(hint)}", soft_wrap=True)
@@ -91,13 +109,38 @@ def _demo(given: argparse.Namespace, console: Console) -> int:
 def _info(given: argparse.Namespace, console: Console) -> int:
     from eventlab.store.info import info
 
-    with _open(given, read_all=True) as lab:
-        found = info(_disk(lab))
-        if given.json:
-            _print_json({**dataclasses.asdict(found), "findings": [dataclasses.asdict(f) for f in findings()]})
-            return 0
-        console.print(str(found), highlight=False, soft_wrap=True)
+    with _store(given) as store, _working(f"counting {given.store}"):
+        found = info(store)
+    if given.json:
+        _print_json({**dataclasses.asdict(found), "findings": [dataclasses.asdict(f) for f in findings()]})
+    _say(console, str(found))
     return 0
+
+
+def _show(given: argparse.Namespace, console: Console) -> int:
+    from eventlab.store import show
+
+    asked = [given.position is not None, given.stream is not None, given.segment is not None, given.catalog is not None]
+    if sum(asked) != 1:
+        given.refuse("name one thing to show: a POSITION, --stream NAME, --segment NAME-OR-NUMBER, or --catalog [TABLE]")
+    with _store(given) as store, _working(f"looking through {given.store}"):
+        found: tuple[Any, ...]
+        if given.position is not None:
+            found = (show.show_event(store, given.position),)
+        elif given.stream is not None:
+            found = show.show_stream(store, given.stream, given.tenant)
+        elif given.segment is not None:
+            found = (show.show_segment(store, given.segment),)
+        elif given.catalog:
+            where = dict(_pair(text, "--where id=17") for text in given.where or ())
+            found = (show.show_table(store, given.catalog, where=where, limit=given.limit),)
+        else:
+            found = (show.show_catalog(store),)
+    if given.json:
+        plain_values = [{**dataclasses.asdict(one), "ok": not one.problems} for one in found]
+        _print_json({"streams": plain_values} if given.stream is not None else plain_values[0])
+    _say(console, "\n\n".join(map(str, found)))
+    return 1 if any(one.problems for one in found) else 0
 
 
 def _events(given: argparse.Namespace, console: Console) -> int:
@@ -165,7 +208,7 @@ def _table(given: argparse.Namespace, console: Console) -> int:
 
 def _sql(given: argparse.Namespace, console: Console) -> int:
     _load_models(given)
-    parameters = dict(_pair(text) for text in given.param or ())
+    parameters = dict(_pair(text, "--param carrier=UA, used as $carrier in the query") for text in given.param or ())
     text = sys.stdin.read() if given.query == "-" else given.query
     with _open(given, read_all=True) as lab:
         _show_frame(_at(lab, given).sql(text, **parameters), given, console)
@@ -188,13 +231,112 @@ def _check(given: argparse.Namespace, console: Console) -> int:
 def _verify(given: argparse.Namespace, console: Console) -> int:
     from eventlab.store.verify import verify
 
-    with _open(given, read_all=True) as lab:
-        report = verify(_disk(lab), full=given.full)
+    with _store(given) as store, _working(f"verifying {given.store}"):
+        report = verify(store, full=given.full)
     if given.json:
         _print_json(report.to_dict())
-    else:
-        console.print(str(report), highlight=False, soft_wrap=True)
+    _say(console, str(report))
     return 0 if report.ok else 1
+
+
+def _seal(given: argparse.Namespace, console: Console) -> int:
+    with _store(given) as store, _maintaining(store):
+        head, before = store.heads()
+        with _working(f"sealing {many(head - before, 'event')}"):
+            sealed = store.seal()
+        head, after = store.heads()
+    if given.json:
+        _print_json({"sealed": sealed, "events": head, "sealed_to": after, "hot": head - after})
+    done = f"{many(sealed, 'event')} sealed" if sealed else "there was nothing to seal"
+    _say(console, f"{done}; {after:,} of {head:,} events are in segments")
+    return 0
+
+
+def _compact(given: argparse.Namespace, console: Console) -> int:
+    with _store(given) as store, _maintaining(store):
+        live = store.segments()
+        with _working(f"compacting: {sum(s.rows for s in live if not s.by_stream):,} events are not sorted by stream"):
+            done = store.compact(all=given.all)
+        head, sealed = store.heads()
+        left = sum(s.rows for s in store.segments() if not s.by_stream)
+    if given.json:
+        _print_json({**dataclasses.asdict(done), "not_sorted": left, "hot": head - sealed})
+    if done.events:
+        _say(
+            console,
+            f"{many(done.events, 'event')} rewritten into {many(done.eras, 'era')} sorted by stream and "
+            f"{many(done.merged, 'longer run')}: {many(done.files_before, 'file')} before, {done.files_after:,} now; "
+            "eventlab gc deletes the old ones in time",
+        )
+    else:
+        _say(console, "there was nothing due" if not given.all else "there was nothing to compact")
+    if left:
+        more = "" if given.all else "; --all closes them into eras at once"
+        _say(console, f"sealed and not sorted by stream: {many(left, 'event')}{more}")
+    if head > sealed:
+        _say(console, f"hot: {many(head - sealed, 'event')}; eventlab seal comes first for them")
+    return 0
+
+
+def _gc(given: argparse.Namespace, console: Console) -> int:
+    with _store(given) as store:
+        with _working("deleting files that are no part of the log any more"):
+            done = store.collect(grace=given.grace)
+        with store.inspect() as catalog:
+            states = dict(catalog.execute("SELECT state, count(*) FROM segment GROUP BY state").fetchall())
+    retired, pending = states.get("retired", 0), states.get("pending", 0)
+    if given.json:
+        _print_json({**dataclasses.asdict(done), "retired": retired, "pending": pending})
+    _say(console, f"{many(done.files, 'file')} deleted, {size_text(done.bytes)}")
+    if retired:
+        _say(console, f"replaced: {many(retired, 'file')}, kept for {given.grace:g} s (--grace) and while a reader holds them")
+    if pending:
+        _say(console, f"being written, or left by a writer that died: {many(pending, 'file')}, kept until its lease is over")
+    return 0
+
+
+def _backup(given: argparse.Namespace, console: Console) -> int:
+    from eventlab.store.backup import backup
+
+    with _store(given) as store:
+        size = sum(segment.bytes for segment in store.segments())
+        with _working(f"copying {size_text(size)} of segments, and verifying the copy"):
+            done = backup(store, Path(given.to), now=_now)
+    if given.json:
+        _print_json(dataclasses.asdict(done))
+    _say(console, _copied(done))
+    _say(console, f"it can be read as it is; eventlab restore --from {given.to} --store DIR makes a store to go on with")
+    return 0
+
+
+def _copied(done: Any) -> str:
+    parts = (many(done.events, "event"), many(done.segments, "segment"), size_text(done.bytes))
+    return f"{', '.join(parts)} in {done.path}, verified"
+
+
+def _restore(given: argparse.Namespace, console: Console) -> int:
+    from eventlab.store.backup import restore
+
+    with _working(f"verifying {given.source}, copying it, and verifying the copy"):
+        done = restore(Path(given.source), Path(given.store), now=_now)
+    if given.json:
+        _print_json(dataclasses.asdict(done))
+    _say(console, _copied(done))
+    return 0
+
+
+def _upgrade(given: argparse.Namespace, console: Console) -> int:
+    from eventlab.store.upgrade import upgrade
+
+    with _catalog_errors(given.store), _working(f"upgrading {given.store}"):
+        done = upgrade(Path(given.store))
+    if given.json:
+        _print_json(dataclasses.asdict(done))
+    if done.before == done.after:
+        _say(console, f"{done.path} has format {done.after} already: nothing was changed")
+    else:
+        _say(console, f"{done.path} had format {done.before} and has format {done.after} now; eventlab verify looks it over")
+    return 0
 
 
 def _lab(given: argparse.Namespace, console: Console) -> int:
@@ -237,7 +379,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--store",
                 metavar="DIR",
                 default=os.environ.get("EVENTLAB_STORE", DEFAULT_STORE),
-                help="the store's folder (default: %(default)s)",
+                # A store that a restore makes has its name from the one who asks.
+                required=name == "restore",
+                help="the new store's folder" if name == "restore" else "the store's folder (default: %(default)s)",
             )
         return command
 
@@ -255,7 +399,25 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--position", type=int, metavar="N", help="as it was at a position")
 
     add("demo", _demo, "A year of real flights becomes a log, tables, moments and a proof.", "eventlab demo --store data/flights")
-    add("info", _info, "A store at a glance: events, types, sizes, read models.", "eventlab info --store data/flights")
+    add("info", _info, "A store at a glance: events, types, levels, sizes, read models.", "eventlab info --store data/flights")
+
+    one = add(
+        "show",
+        _show,
+        "One event, stream, segment or catalog table, where it lies and whether it is as it was written.",
+        "eventlab show 1234\n  eventlab show --stream flight-2013-02-08-UA-1550-EWR\n  eventlab show --segment 17\n  "
+        "eventlab show --catalog\n  eventlab show --catalog segment --where state=retired",
+    )
+    one.add_argument("position", nargs="?", type=_position, metavar="POSITION", help="the event at this position")
+    one.add_argument("--stream", metavar="NAME", help="a stream: its head, where its events lie, its snapshots")
+    one.add_argument("--tenant", help="whose stream; without it every tenant's of that name")
+    one.add_argument("--segment", metavar="NAME-OR-NUMBER", help="a segment: its place, digest, columns, row groups")
+    one.add_argument(
+        "--catalog", nargs="?", const="", metavar="TABLE", help="the catalog at a glance; with a table's name, its rows"
+    )
+    one.add_argument("--where", action="append", metavar="COLUMN=VALUE", help="only these rows of the table; repeatable")
+    one.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many rows of the table (default: 20)")
+    one.set_defaults(refuse=one.error)
 
     one = add("events", _events, "Look at events.", "eventlab events --type FlightCancelled --at 2013-02-08T18:00Z --limit 5")
     with_models(one)
@@ -304,7 +466,53 @@ def _parser() -> argparse.ArgumentParser:
 
     one = add("verify", _verify, "Look for damage: digests, positions, versions, payloads.", "eventlab verify --full")
     one.add_argument("--full", action="store_true", help="read everything, not digests and numbers alone")
-    one.set_defaults(tenant=None)
+
+    add(
+        "seal",
+        _seal,
+        "Write the hot events as segments of typed columns; readers and writers see no difference.",
+        "eventlab seal --store data/shop",
+    )
+
+    one = add(
+        "compact",
+        _compact,
+        "Rewrite sealed events sorted by stream, where it is due; a stream is loaded from fewer files then.",
+        "eventlab compact --all --store data/shop",
+    )
+    one.add_argument("--all", action="store_true", help="all that is sealed, at once")
+
+    one = add("gc", _gc, "Delete files that are no part of the log any more.", "eventlab gc --grace 60 --store data/shop")
+    one.add_argument(
+        "--grace",
+        type=_wait,
+        default=GRACE_SECONDS,
+        metavar="SECONDS",
+        help="how long a replaced file stays for readers that may be about to open it (default: %(default)s)",
+    )
+
+    one = add(
+        "backup",
+        _backup,
+        "Copy a store to a new folder, whole as of one commit, while it is in use; the copy is verified.",
+        "eventlab backup --store data/shop --to backups/shop-monday",
+    )
+    one.add_argument("--to", required=True, metavar="DIR", help="a folder that is not there yet, or is empty")
+
+    one = add(
+        "restore",
+        _restore,
+        "Make a store of a backup, which is verified first and stays as it is.",
+        "eventlab restore --from backups/shop-monday --store data/shop",
+    )
+    one.add_argument("--from", dest="source", required=True, metavar="DIR", help="the folder of the backup")
+
+    add(
+        "upgrade",
+        _upgrade,
+        "Bring a store of an older format to today's; it can be interrupted and repeated. Back it up before.",
+        "eventlab upgrade --store data/shop",
+    )
 
     one = add("lab", _lab, "Open JupyterLab on the first notebook.", "eventlab lab")
     one.add_argument("notebook", nargs="?", help="another notebook")
@@ -322,8 +530,84 @@ def _open(given: argparse.Namespace, *, read_all: bool = False) -> Lab:
     return open_lab(given.store, create=False, tenant=tenant)
 
 
-def _disk(lab: Lab) -> Any:
-    return lab.store
+@contextlib.contextmanager
+def _store(given: argparse.Namespace) -> Iterator[DiskStore]:
+    """The store alone: what looks at files needs no tenant, and no schema that can be read."""
+    with _catalog_errors(given.store):
+        store = open_store(given.store, now=_now, create=False)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextlib.contextmanager
+def _catalog_errors(path: str) -> Iterator[None]:
+    """What SQLite says of a damaged catalog quotes the damage, and is no text then."""
+    try:
+        yield
+    except UnicodeDecodeError as why:
+        raise Damaged(f"the catalog of {path} cannot be read", hint="restore a backup: eventlab restore") from why
+
+
+@contextlib.contextmanager
+def _maintaining(store: DiskStore) -> Iterator[None]:
+    """Keep others from doing the same at the same time: it would be done twice, and once thrown away."""
+    if store.read_only:
+        raise ReadOnly(f"the store in {store.root} can only be read", hint="run it where the folder can be written")
+    with alone(store) as mine:
+        if not mine:
+            raise Busy(
+                f"another process is sealing or compacting {store.root}", hint="it does the same by itself; try again later"
+            )
+        yield
+
+
+@contextlib.contextmanager
+def _working(what: str) -> Iterator[None]:
+    """Say what takes its time, and for how long already, where someone looks."""
+    if not sys.stderr.isatty() or os.environ.get("EVENTLAB_PROGRESS", "auto") == "off":
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task(what, total=None)
+        yield
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def _say(console: Console, text: str) -> None:
+    """Print text as it is: what a log holds is no markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _position(text: str) -> int:
+    """A position as it is printed, with or without commas."""
+    try:
+        return int(text.replace(",", ""))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a position: a whole number, such as 1234") from None
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
+    return int(text)
+
+
+def _wait(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds: 0 or more")
+    return seconds
 
 
 def _at(lab: Lab, given: argparse.Namespace) -> Reader:
@@ -380,10 +664,10 @@ def _import(reference: str) -> list[Model]:
     return found
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(text: str, example: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
-        raise Refused(f"--param {text!r} is not NAME=VALUE", hint="--param carrier=UA, used as $carrier in the query")
+        raise Refused(f"{text!r} is not NAME=VALUE", hint=example)
     return name, value
 
 
@@ -425,7 +709,22 @@ def _event_dict(event: Any) -> dict[str, Any]:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, default=_json_value, ensure_ascii=False, allow_nan=False))
+    try:
+        text = json.dumps(value, default=_json_value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+    print(text)
+
+
+def _finite(value: Any) -> Any:
+    """A value without NaN and infinities: JSON has none, so they are null, as in an export."""
+    if isinstance(value, dict):
+        return {name: _finite(of) for name, of in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(of) for of in value]
+    if value is None or isinstance(value, (str, int)):
+        return value
+    return (value if math.isfinite(value) else None) if isinstance(value, float) else _finite(_json_value(value))
 
 
 def _json_value(value: Any) -> Any:

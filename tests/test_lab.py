@@ -249,7 +249,7 @@ def test_a_context_belongs_to_its_thread(lab: el.Lab) -> None:
 
 @pytest.mark.parametrize("layout", ["memory", "hot", "mixed"])
 def test_no_tenant_sees_anything_of_another(layout: str) -> None:
-    @settings(max_examples=12 if layout == "memory" else 5)
+    @settings(max_examples=8 if layout == "memory" else 4)
     @given(log=oracle.logs(), whose=st.lists(st.sampled_from(["a", "b"]), min_size=7, max_size=7))
     def check(log: Log, whose: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder, oracle.written(layout, Path(folder) / "log", Log(())) as lab:
@@ -450,7 +450,7 @@ def test_a_query_that_runs_while_the_log_goes_on_keeps_its_connection(lab: el.La
     threads = [threading.Thread(target=query) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for _ in range(20):
+    for _ in range(10):
         lab.append("purse-1", [MoneyPaidIn(1)])
         assert lab.sql("select count(*) from events.log").item() == lab.head
     stop.set()

@@ -18,7 +18,9 @@ from typing import Any, Final
 
 from eventlab.errors import Busy, Damaged, EventlabError, NewerFormat, NoStore, OlderFormat, Poisoned, ReadOnly, StoreError
 from eventlab.model.types import MOMENT_MIN
+from eventlab.store.base import checksum
 from eventlab.store.files import disk_full
+from eventlab.store.wal import Unread, in_use, unread
 
 #: 1: position-ordered runs. 2: eras of sorted buckets, leases of readers, snapshots; ids are trimmed by position.
 FORMAT: Final = 2
@@ -26,15 +28,17 @@ APPLICATION_ID: Final = 0x65766C62  # "evlb"
 CHECKPOINT_EVERY: Final = 256
 CHECKPOINT_BYTES: Final = 16 << 20
 BUSY_SECONDS: Final = 30
+#: The way out of a damaged catalog.
+SEE_VERIFY: Final = "eventlab verify says what else is damaged; restore a backup"
 
 _DDL: Final = """
 CREATE TABLE log(id INTEGER PRIMARY KEY CHECK(id = 1), format INTEGER NOT NULL, store_id TEXT NOT NULL, head INTEGER NOT NULL,
   sealed INTEGER NOT NULL, id_floor INTEGER NOT NULL, recorded_at INTEGER NOT NULL, generation INTEGER NOT NULL,
-  types INTEGER NOT NULL DEFAULT 0) STRICT;
+  types INTEGER NOT NULL DEFAULT 0, checksum BLOB NOT NULL DEFAULT x'') STRICT;
 CREATE TABLE tenant(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE category(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE schema(name TEXT NOT NULL, version INTEGER NOT NULL, fingerprint TEXT NOT NULL, json TEXT NOT NULL,
-  PRIMARY KEY(name, version)) STRICT, WITHOUT ROWID;
+  checksum BLOB NOT NULL DEFAULT x'', PRIMARY KEY(name, version)) STRICT, WITHOUT ROWID;
 CREATE TABLE type_use(tenant INTEGER NOT NULL, category INTEGER NOT NULL, type TEXT NOT NULL, version INTEGER NOT NULL,
   PRIMARY KEY(tenant, category, type, version)) STRICT, WITHOUT ROWID;
 CREATE TABLE event(position INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, stream TEXT NOT NULL, version INTEGER NOT NULL,
@@ -53,14 +57,15 @@ CREATE TABLE segment(id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, tenant I
   bucket INTEGER NOT NULL DEFAULT 0, buckets INTEGER NOT NULL DEFAULT 1, gone INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX segment_live ON segment(state, run_first);
 CREATE TABLE import_chunk(tenant INTEGER NOT NULL, source TEXT NOT NULL, chunk INTEGER NOT NULL, rows INTEGER NOT NULL,
-  first INTEGER NOT NULL, last INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(tenant, source, chunk)) STRICT, WITHOUT ROWID;
+  first INTEGER NOT NULL, last INTEGER NOT NULL, digest BLOB NOT NULL, checksum BLOB NOT NULL DEFAULT x'',
+  PRIMARY KEY(tenant, source, chunk)) STRICT, WITHOUT ROWID;
 CREATE TABLE read_model(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, position INTEGER NOT NULL,
-  path TEXT NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY(tenant, name))
-  STRICT, WITHOUT ROWID;
+  path TEXT NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL, digest TEXT NOT NULL,
+  checksum BLOB NOT NULL DEFAULT x'', PRIMARY KEY(tenant, name)) STRICT, WITHOUT ROWID;
 CREATE TABLE reader(token TEXT PRIMARY KEY, generation INTEGER NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE snapshot(tenant INTEGER NOT NULL, stream TEXT NOT NULL, model TEXT NOT NULL, fingerprint TEXT NOT NULL,
-  version INTEGER NOT NULL, position INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY(tenant, stream, model))
-  STRICT, WITHOUT ROWID;
+  version INTEGER NOT NULL, position INTEGER NOT NULL, state BLOB NOT NULL, checksum BLOB NOT NULL DEFAULT x'',
+  PRIMARY KEY(tenant, stream, model)) STRICT, WITHOUT ROWID;
 """
 
 
@@ -78,6 +83,8 @@ class Catalog:
         self._read_lock = threading.RLock()
         self._lock_file = -1
         self._settled: tuple[int, int] | None = None
+        #: What the write-ahead log held behind the place where SQLite stopped reading it, for `verify`.
+        self.unread = unread_commits(root)
         if not read_only:
             self._refuse_foreign(create)
             self._lock_file = os.open(root / "write.lock", os.O_CREAT | os.O_RDWR, 0o644)
@@ -99,6 +106,8 @@ class Catalog:
         with contextlib.closing(self._connect_read_only("mode=ro")) as connection:
             try:
                 self._check(connection, create)
+            except UnicodeDecodeError as why:
+                raise self._damaged(str(why)) from why
             except sqlite3.OperationalError:
                 # It cannot be looked at without writing, as after a crash; it is checked again when it is open.
                 return
@@ -114,7 +123,9 @@ class Catalog:
         else:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             # The file is SQLite's from its first page on; FULL makes a COMMIT wait for the disk.
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0", "cache_size=-65536"):
+            for pragma in (
+                "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0", "cache_size=-65536", "cell_size_check=ON"
+            ):  # fmt: skip
                 self._pragma(connection, pragma)
         return connection
 
@@ -156,7 +167,10 @@ class Catalog:
             if not create:
                 raise NoStore(f"{self.path} is empty: there is no store", hint="el.open(path) makes one", path=str(self.root))
             return False
-        found = connection.execute("SELECT format FROM log").fetchone()[0]
+        row = connection.execute("SELECT format FROM log").fetchone()
+        found = row[0] if row is not None else None
+        if not isinstance(found, int):
+            raise Damaged(f"the catalog of {self.root} does not say what format it has", hint="restore a backup")
         if found > FORMAT:
             raise newer_format(self.root, found)
         if found < FORMAT:
@@ -170,19 +184,19 @@ class Catalog:
 
     def _prepare(self, create: bool) -> None:
         """Make the tables of a new catalog."""
-        if self._check(self.write_connection, create):
-            return
-        read = self.write_connection.execute
-        read("BEGIN IMMEDIATE")
-        for statement in _DDL.split(";\n"):
-            if statement.strip():
-                read(statement)
-        read(
-            "INSERT INTO log VALUES(1, ?, ?, 0, 0, 0, ?, 0, 0)",
-            (FORMAT, uuid.uuid4().hex, MOMENT_MIN),
-        )
-        read(f"PRAGMA application_id={APPLICATION_ID}")
-        read("COMMIT")
+        with self._sqlite_errors(writing=False):
+            if self._check(self.write_connection, create):
+                return
+            write = self.write_connection.execute
+            write("BEGIN IMMEDIATE")
+            for statement in _DDL.split(";\n"):
+                if statement.strip():
+                    write(statement)
+            store_id = uuid.uuid4().hex
+            write("INSERT INTO log VALUES(1, ?, ?, 0, 0, 0, ?, 0, 0, x'')", (FORMAT, store_id, MOMENT_MIN))
+            write("UPDATE log SET checksum = ?", (identity(self.write_connection),))
+            write(f"PRAGMA application_id={APPLICATION_ID}")
+            write("COMMIT")
 
     # -- transactions
 
@@ -208,7 +222,7 @@ class Catalog:
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """One short read transaction: everything in it is of one moment."""
-        self._refuse_fork()
+        self._refuse_unusable()
         with self._read_lock:
             if self._settled is not None and self._settled != self._unchanging():
                 self._reconnect()
@@ -260,25 +274,46 @@ class Catalog:
     def _sqlite_errors(self, *, writing: bool) -> Iterator[None]:
         try:
             yield
-        except EventlabError:
+        except (EventlabError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
             raise
-        except sqlite3.OperationalError as why:
+        except sqlite3.DatabaseError as why:
             text = str(why)
-            if "full" in text:
+            if "is full" in text:
                 raise disk_full(self.root) from why
             if "locked" in text or "busy" in text:
                 raise Busy(f"the catalog of {self.root} was locked for {BUSY_SECONDS} s", hint="try again") from why
-            if writing and "I/O" in text:
+            if "I/O" in text and writing:
                 self._poison = text
                 raise self._poisoned() from why
-            raise
-        except sqlite3.DatabaseError as why:
-            if "malformed" in str(why) or "not a database" in str(why):
-                raise Damaged(f"the catalog of {self.root} is damaged: {why}", hint="eventlab verify; restore a backup") from why
+            if "I/O" in text or "unable to open" in text:
+                raise StoreError(
+                    f"the catalog of {self.root} cannot be read: {text}", hint="see to the disk, and to the limit of open files"
+                ) from why
+            if "readonly" in text and not os.access(self.path, os.W_OK):
+                raise ReadOnly(f"{self.path} cannot be written", hint="open the store with read_only=True") from why
+            # All else says that the catalog holds what was never written to it: a torn page, another type, a row twice.
+            raise self._damaged(text) from why
+        except UnicodeDecodeError as why:
+            raise self._damaged(str(why)) from why
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as why:
+            # What does not fit may be the catalog's fault, or that of whoever looks at it.
+            if (found := self._malformed()) is not None:
+                raise self._damaged(found) from why
             raise
 
+    def _damaged(self, why: str) -> Damaged:
+        return Damaged(f"the catalog of {self.root} is damaged: {why}", hint=SEE_VERIFY, path=str(self.root))
+
+    def _malformed(self) -> str | None:
+        """What SQLite finds wrong with the catalog, if anything."""
+        try:
+            found = str(self.write_connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        except sqlite3.DatabaseError as why:
+            return str(why)
+        return None if found == "ok" else found
+
     def _refuse_writing(self) -> None:
-        self._refuse_fork()
+        self._refuse_unusable()
         if self._poison is not None:
             raise self._poisoned()
         if self.read_only:
@@ -292,9 +327,11 @@ class Catalog:
             hint="open the store again: what was acknowledged is safe",
         )
 
-    def _refuse_fork(self) -> None:
+    def _refuse_unusable(self) -> None:
         if os.getpid() != self._pid:
             raise forked(self.root)
+        if "write_connection" not in self.__dict__:
+            raise StoreError(f"the store in {self.root} was closed", hint="open it again")
 
     # -- closing
 
@@ -311,6 +348,40 @@ class Catalog:
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file = -1
+
+
+#: The id of a store and the definitions of its tables, as they belong together.
+IDENTITY: Final = """SELECT store_id, (SELECT group_concat(name || ' ' || sql, '; ') FROM
+  (SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name)) FROM log"""
+
+
+def identity(connection: sqlite3.Connection) -> bytes:
+    """The checksum of what never changes in a catalog."""
+    return checksum(*connection.execute(IDENTITY).fetchone())
+
+
+def unread_commits(root: Path) -> Unread | None:
+    """Commits in the write-ahead log that SQLite will not read when it opens the catalog of a store; `Damaged` if it should.
+
+    It would go on without them, and whoever closes the store would delete them.
+    """
+    log = root / "catalog.sqlite-wal"
+    if in_use(log):
+        return None
+    found = unread(log)
+    # Looked at twice: somebody may have opened it in between, and be writing.
+    if found is None or not found.proven or in_use(log) or unread(log) != found:
+        return found if found is not None and not found.proven else None
+    mend = ""
+    if found.word is not None:
+        at, word = found.word
+        mend = f"; or put the bytes {word.hex(' ')} back at offset {at} of {log.name}, in a copy of the folder"
+    raise Damaged(
+        f"{log} changed since it was written: {found.commits} commits from frame {found.frame} on would not be read",
+        hint=f"leave the folder as it is, for its next user would lose them; restore a backup{mend}",
+        path=str(log),
+        commits=found.commits,
+    )
 
 
 def newer_format(root: Path, found: int) -> NewerFormat:
@@ -365,4 +436,6 @@ class Names:
         """The name of a number."""
         if number not in self._names:
             self.load(connection)
+        if number not in self._names:
+            raise Damaged(f"the catalog knows no {self._table} with the number {number}", hint=SEE_VERIFY)
         return self._names[number]

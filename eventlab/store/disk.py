@@ -38,11 +38,12 @@ from eventlab.store.base import (
     ReadModelBase,
     Row,
     Snapshot,
+    checksum,
     pack,
     rows_to_table,
     unpack,
 )
-from eventlab.store.catalog import Catalog, Names, forked
+from eventlab.store.catalog import SEE_VERIFY, Catalog, Names, forked
 from eventlab.store.compact import Compacted
 from eventlab.store.cut import DiskCut, HotStream, Layout, TypesOf
 from eventlab.store.files import LOCAL_DISK, Disk, make_folders, refuse_unsafe_disk, remove, write_durably
@@ -66,11 +67,13 @@ class DiskStore:
         self._now = now
         self._disk = disk
         self._catalog = Catalog(root, read_only=read_only, create=create)
+        #: Commits that a crash left unread, for `verify`.
+        self.unread = self._catalog.unread
         self._tenants, self._categories = Names("tenant"), Names("category")
         self._runs = Runs(root, self._catalog, self._tenants, self._categories, disk)
         self._schemas: dict[tuple[str, int], Schema] = {}
         self._types_of: TypesOf = {}
-        self._types_seen = -1
+        self._types_seen: int | None = None
         self._cut_lock = threading.RLock()
         self._tail = Tail()
         self._layout: Layout | None = None
@@ -173,7 +176,7 @@ class DiskStore:
             known = load_schemas(connection)
         new = registry.unknown(schemas, known)
         connection.executemany(
-            "INSERT INTO schema VALUES(?, ?, ?, ?)", [(s.name, s.version, s.fingerprint, s.to_json()) for s in new]
+            "INSERT INTO schema VALUES(?, ?, ?, ?, ?)", [(*row, checksum(*row)) for row in map(_schema_row, new)]
         )
         used = 0
         for category, schema in uses:
@@ -222,7 +225,7 @@ class DiskStore:
             head, generation, types = connection.execute("SELECT head, generation, types FROM log").fetchone()
             if types != self._types_seen:
                 self._schemas = load_schemas(connection)
-                self._types_of = _load_uses(connection)
+                self._types_of = _load_uses(connection, self._schemas)
                 self._types_seen = types
             last = self._last_cut
             if last is None or last[0] != generation or last[1].head != head:
@@ -297,24 +300,31 @@ class DiskStore:
     def snapshot(self, tenant: str, stream: str, model: str) -> Snapshot | None:
         """The last snapshot of a stream for a model, whoever's code made it."""
         with self._catalog.read() as connection:
+            key = (self._tenants.get(connection, tenant), stream, model)
             row = connection.execute(
-                "SELECT fingerprint, version, position, state FROM snapshot WHERE tenant = ? AND stream = ? AND model = ?",
-                (self._tenants.get(connection, tenant), stream, model),
+                "SELECT fingerprint, version, position, state, checksum FROM snapshot "
+                "WHERE tenant = ? AND stream = ? AND model = ?",
+                key,
             ).fetchone()
-            return None if row is None else Snapshot(row[0], row[1], row[2], tuple(unpack(row[3])))
+            # One that is not as it was written is none: the events are there to be folded.
+            if row is None or checksum(*key, *row[:4]) != row[4]:
+                return None
+            return Snapshot(row[0], row[1], row[2], tuple(unpack(row[3])))
 
     def save_snapshot(self, tenant: str, stream: str, model: str, snapshot: Snapshot) -> None:
         """Keep a snapshot in the place of an older one; one that is newer, of the same code, stays."""
         with self._catalog.write() as connection:
-            connection.execute(
-                "INSERT INTO snapshot VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(tenant, stream, model) DO UPDATE SET "
-                "fingerprint = excluded.fingerprint, version = excluded.version, position = excluded.position, "
-                "state = excluded.state WHERE excluded.version > version OR excluded.fingerprint != fingerprint",
-                (
-                    self._tenants.ensure(connection, tenant), stream, model, snapshot.fingerprint, snapshot.version,
-                    snapshot.position, pack(snapshot.state),
-                ),
+            row = (
+                self._tenants.ensure(connection, tenant), stream, model, snapshot.fingerprint, snapshot.version,
+                snapshot.position, pack(snapshot.state),
             )  # fmt: skip
+            connection.execute(
+                "INSERT INTO snapshot VALUES(?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(tenant, stream, model) DO UPDATE SET "
+                "fingerprint = excluded.fingerprint, version = excluded.version, position = excluded.position, "
+                "state = excluded.state, checksum = excluded.checksum "
+                "WHERE excluded.version > version OR excluded.fingerprint != fingerprint",
+                (*row, checksum(*row)),
+            )
 
     # -- read models
 
@@ -325,8 +335,11 @@ class DiskStore:
         for _ in range(2):
             with self._catalog.read() as connection:
                 rows = connection.execute(
-                    "SELECT name, fingerprint, position, path, rows, bytes, digest FROM read_model WHERE tenant = ?", (tenant,)
+                    "SELECT name, fingerprint, position, path, rows, bytes, digest, checksum FROM read_model WHERE tenant = ?",
+                    (tenant,),
                 ).fetchall()
+            # As with snapshots.
+            rows = [row[:7] for row in rows if checksum(tenant, *row[:7]) == row[7]]
             for name, fingerprint, position, path, count, size, digest in rows:
                 with contextlib.suppress(FileNotFoundError):
                     read = _reader(self.root / path, digest)
@@ -342,12 +355,12 @@ class DiskStore:
             raise ReadOnly(f"the store in {self.root} is open for reading only", hint="rebuild it where it can be written")
         write_durably(path, lambda file: pq.write_table(table, file, compression="zstd", compression_level=1), self._disk)
         digest, size = self._disk.digest(path), self._disk.size(path)
+        row = (tenant, name, fingerprint, position, str(path.relative_to(self.root)), len(table), size, digest)
         try:
             with self._catalog.write() as connection:
                 old = connection.execute("SELECT path FROM read_model WHERE tenant = ? AND name = ?", (tenant, name)).fetchone()
                 connection.execute(
-                    "INSERT OR REPLACE INTO read_model VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-                    (tenant, name, fingerprint, position, str(path.relative_to(self.root)), len(table), size, digest),
+                    "INSERT OR REPLACE INTO read_model VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row))
                 )
         except BaseException:
             # As in `Runs.abandon`: the error may come when the COMMIT is already done.
@@ -393,17 +406,28 @@ class DiskStore:
 
 def load_schemas(connection: sqlite3.Connection) -> dict[tuple[str, int], Schema]:
     """Every type and version that the catalog knows."""
-    rows = connection.execute("SELECT json FROM schema ORDER BY name, version").fetchall()
-    return {schema.key: schema for schema in (Schema.from_json(text) for (text,) in rows)}
+    found = {}
+    for *row, said in connection.execute("SELECT name, version, fingerprint, json, checksum FROM schema ORDER BY name, version"):
+        if checksum(*row) != said:
+            raise Damaged(f"the schema of {row[0]} version {row[1]} is not what was registered", hint=SEE_VERIFY)
+        schema = Schema.from_json(row[3])
+        found[schema.key] = schema
+    return found
 
 
-def _load_uses(connection: sqlite3.Connection) -> TypesOf:
+def _schema_row(schema: Schema) -> tuple[str, int, str, str]:
+    return schema.name, schema.version, schema.fingerprint, schema.to_json()
+
+
+def _load_uses(connection: sqlite3.Connection, known: Mapping[tuple[str, int], Schema]) -> TypesOf:
     uses = connection.execute(
         "SELECT tenant.name, category.name, type, version FROM type_use JOIN tenant ON tenant.id = tenant "
         "JOIN category ON category.id = category"
     ).fetchall()
     found: dict[tuple[str, str], set[tuple[str, int]]] = {}
     for tenant, category, name, version in uses:
+        if (name, version) not in known:
+            raise Damaged(f"{name} version {version} occurs in {category!r}, and the catalog does not know it", hint=SEE_VERIFY)
         found.setdefault((tenant, category), set()).add((name, version))
     return {key: frozenset(types) for key, types in found.items()}
 

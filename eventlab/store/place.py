@@ -15,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eventlab.errors import Damaged
 from eventlab.model.schema import Schema
-from eventlab.store.base import Chunk, ChunkState
+from eventlab.store.base import Chunk, ChunkState, checksum
+from eventlab.store.catalog import SEE_VERIFY
 from eventlab.store.columns import ENVELOPE_NAMES, payload_columns
 from eventlab.store.rules import refuse_early
 from eventlab.store.runs import Finished, Place, Reserved, Runs
@@ -89,9 +91,12 @@ def ingest(runs: Runs, register: Register, chunk: Chunk, *, tenant: str, now: in
 def chunk_states(connection: sqlite3.Connection, tenant_id: int, source: str) -> dict[int, ChunkState]:
     """The chunks of a source that are in the log."""
     rows = connection.execute(
-        "SELECT chunk, rows, first, last, digest FROM import_chunk WHERE tenant = ? AND source = ?", (tenant_id, source)
+        "SELECT chunk, rows, first, last, digest, checksum FROM import_chunk WHERE tenant = ? AND source = ?", (tenant_id, source)
     ).fetchall()
-    return {chunk: ChunkState(count, first, last, digest) for chunk, count, first, last, digest in rows}
+    for *row, said in rows:
+        if checksum(tenant_id, source, *row) != said:
+            raise Damaged(f"what the catalog says of chunk {row[0]} of {source!r} is not what was written", hint=SEE_VERIFY)
+    return {chunk: ChunkState(count, first, last, digest) for chunk, count, first, last, digest, _ in rows}
 
 
 def _state(runs: Runs, connection: sqlite3.Connection, chunk: Chunk, tenant: str) -> ChunkState | None:
@@ -135,10 +140,8 @@ def _commit(
     for heads in placed.heads:
         numbers = (heads.streams, heads.versions, heads.first, heads.last)
         move_heads(connection, zip([tenant_id] * len(heads.streams), *numbers, strict=True))
-    connection.execute(
-        "INSERT INTO import_chunk VALUES(?, ?, ?, ?, ?, ?, ?)",
-        (tenant_id, chunk.source, chunk.number, chunk.rows, first, last, chunk.digest),
-    )
+    row = (tenant_id, chunk.source, chunk.number, chunk.rows, first, last, chunk.digest)
+    connection.execute("INSERT INTO import_chunk VALUES(?, ?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
     recorded_at = max(file.recorded_us[1] for file in placed.files)
     connection.execute("UPDATE log SET head = ?, recorded_at = max(recorded_at, ?)", (last, recorded_at))
     runs.publish(connection, placed.files)

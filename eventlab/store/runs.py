@@ -21,8 +21,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab.errors import EventlabError
-from eventlab.store.catalog import Catalog, Names
+from eventlab.errors import Damaged, EventlabError
+from eventlab.store.catalog import SEE_VERIFY, Catalog, Names
 from eventlab.store.columns import payload_columns
 from eventlab.store.files import Disk, remove
 from eventlab.store.segment import Segment, Written, write_segment
@@ -150,9 +150,13 @@ class Runs:
         for number, path, tenant, category, first, last, count, size, digest, columns, low, high, *place in rows:
             segment = self._segments.get(number)
             if segment is None:
+                try:
+                    names = tuple(json.loads(columns))
+                except (TypeError, ValueError) as why:
+                    raise Damaged(f"the catalog's row of segment {number} cannot be read: {why}", hint=SEE_VERIFY) from why
                 segment = Segment(
                     number, self.root / path, self.tenants.name(connection, tenant), self.categories.name(connection, category),
-                    first, last, count, size, digest, tuple(json.loads(columns)), low, high, *place,
+                    first, last, count, size, digest, names, low, high, *place,
                 )  # fmt: skip
             found.append(segment)
         self._segments = {segment.id: segment for segment in found}

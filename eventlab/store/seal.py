@@ -10,7 +10,7 @@ from typing import Final
 from eventlab.model.schema import Schema
 from eventlab.store.base import Row, rows_to_table
 from eventlab.store.runs import Place, Runs, advance_sealed
-from eventlab.store.tail import EVENT_COLUMNS, by_category, row_of
+from eventlab.store.tail import READ_COLUMNS, by_category, row_of
 
 SEAL_ROWS: Final = 250_000
 #: Rows that are read or deleted at a time: a thread that seals lets go of the interpreter, and of the write lock, between.
@@ -64,7 +64,7 @@ def _seal_run(
         # Many short read transactions: a long one would keep the WAL from being moved into the database.
         with runs.catalog.read() as connection:
             raw = connection.execute(
-                f"SELECT {EVENT_COLUMNS} FROM event WHERE position BETWEEN ? AND ? ORDER BY position",
+                f"SELECT {READ_COLUMNS} FROM event WHERE position BETWEEN ? AND ? ORDER BY position",
                 (low, min(low + SLICE_ROWS - 1, last)),
             ).fetchall()
             rows += [row_of(one, lambda number: runs.tenants.name(connection, number)) for one in raw]

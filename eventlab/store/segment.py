@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import io
-import os
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +34,8 @@ SMALL_FILE_ROWS: Final = 500_000
 MAX_ROW_GROUPS: Final = 100
 #: Row groups of a sorted file that are read together when all of it is.
 GROUPS_AT_ONCE: Final = 16
+#: What PyArrow raises over a file that is not what it says it is.
+_UNREADABLE: Final = (pa.ArrowException, LookupError, OSError, OverflowError, TypeError, ValueError)
 _DELTA: Final = ("position", "version", "commit", "recorded_at", "occurred_at")
 _DICTIONARY: Final = ("stream", "type", "tenant", "actor", "correlation_id")
 
@@ -150,12 +150,28 @@ class Segment:
             source = pa.memory_map(str(self.path))
         except FileNotFoundError:
             raise SegmentGone(f"segment {self.path} is missing", hint="restore it from a backup", path=str(self.path)) from None
+        except (OSError, ValueError) as why:
+            raise self._unreadable(why) from why
         # Mapped first: these are the bytes that are checked, and read from now on, whatever becomes of the name.
         digest = hashlib.sha256(source.read_buffer()).hexdigest()
         if digest != self.digest:
             raise self._changed(digest)
         source.seek(0)
-        return _Opened(source, pq.read_metadata(source), threading.local())
+        try:
+            metadata = pq.read_metadata(source)
+            names = tuple(name for name in metadata.schema.to_arrow_schema().names if ":" in name)
+        except _UNREADABLE as why:
+            raise self._unreadable(why) from why
+        if (metadata.num_rows, names) != (self.rows, self.columns):
+            raise self._unreadable(f"it has {metadata.num_rows:,} rows of {', '.join(names) or 'no payload'}")
+        return _Opened(source, metadata, threading.local())
+
+    def _unreadable(self, why: object) -> Damaged:
+        return Damaged(
+            f"segment {self.path} does not hold what the catalog says of it: {why}",
+            hint="eventlab verify; restore a backup",
+            path=str(self.path),
+        )
 
     def open(self) -> None:
         """Map the file and check its digest, once (a flipped byte would be read back as wrong data, silently)."""
@@ -209,9 +225,12 @@ class Segment:
     def read(self, groups: Sequence[int], envelope: Sequence[str], payload: Collection[str] | None) -> pa.Table:
         """Some columns of some row groups; `payload` None asks for every payload column."""
         wanted = [c for c in self.columns if payload is None or c in payload]
-        table = self.file.read_row_groups(list(groups), columns=[*envelope, *wanted], use_threads=False)
-        # Parquet brings fixed-size binary, maps and the rest back as they were; only column order is set here.
-        return table.select([*envelope, *wanted])
+        try:
+            table = self.file.read_row_groups(list(groups), columns=[*envelope, *wanted], use_threads=False)
+            # Parquet brings fixed-size binary, maps and the rest back as they were; only column order is set here.
+            return table.select([*envelope, *wanted])
+        except _UNREADABLE as why:
+            raise self._unreadable(why) from why
 
     def of_stream(self, stream: str, envelope: Sequence[str], payload: Collection[str] | None) -> pa.Table | None:
         """The rows of one stream in version order: look at the names first, then read only the row groups that have it."""
@@ -297,23 +316,3 @@ def clip(table: pa.Table, after: int, until: int) -> pa.Table:
     positions = table.column("position").to_numpy()
     low, high = int(np.searchsorted(positions, after, "right")), int(np.searchsorted(positions, until, "right"))
     return table if (low, high) == (0, len(positions)) else table.slice(low, max(0, high - low))
-
-
-def describe(path: Path) -> str:
-    """A segment's footer as a person would read it."""
-    out = io.StringIO()
-    file = pq.ParquetFile(path)
-    print(
-        f"{path.name}: {file.metadata.num_rows:,} events, {file.metadata.num_row_groups} row groups, "
-        f"{os.stat(path).st_size:,} bytes",
-        file=out,
-    )
-    sizes: dict[str, int] = {}
-    for i in range(file.metadata.num_row_groups):
-        group: Any = file.metadata.row_group(i)
-        for j in range(group.num_columns):
-            column = group.column(j)
-            sizes[column.path_in_schema] = sizes.get(column.path_in_schema, 0) + column.total_compressed_size
-    for name, size in sorted(sizes.items(), key=lambda item: -item[1]):
-        print(f"  {name:<28} {size:>12,} bytes", file=out)
-    return out.getvalue()

@@ -24,6 +24,8 @@ EVENT_COLUMNS: Final = (
     "position, tenant, stream, version, type, schema_version, event_id, recorded_at, occurred_at, correlation_id, "
     "causation_id, actor, tags, commit_position, payload"
 )
+#: What `row_of` takes.
+READ_COLUMNS: Final = f"{EVENT_COLUMNS}, digest"
 _INSERT: Final = f"INSERT INTO event({EVENT_COLUMNS}, digest) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPSERT_HEAD: Final = (
     "INSERT INTO stream_head VALUES(?, ?, ?, ?, ?) ON CONFLICT(tenant, stream) DO UPDATE SET "
@@ -102,24 +104,33 @@ def envelopes_after(connection: sqlite3.Connection, position: int) -> list[tuple
     found = connection.execute(
         "SELECT position, tenant, type, stream, tags FROM event WHERE position > ? ORDER BY position", (position,)
     )
-    return [(at, of, name, stream, json.loads(tags) if tags else []) for at, of, name, stream, tags in found]
+    try:
+        return [(at, of, name, stream, json.loads(tags) if tags else []) for at, of, name, stream, tags in found]
+    except (TypeError, ValueError) as why:
+        raise damaged(f"positions after {position:,}", why) from why
 
 
 def row_of(raw: Sequence[Any], tenant_name: TenantName) -> Row:
-    """The row that EVENT_COLUMNS were read from; `Damaged` where it does not decode."""
-    position, tenant, *middle, tags, commit, payload = raw
+    """The row that READ_COLUMNS were read from; `Damaged` where it is not what was written.
+
+    So a damaged event is not read as if it were whole, and not sealed either.
+    """
+    position, tenant, *middle, tags, commit, payload, digest = raw
     try:
         said = (tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(payload)))
     except (TypeError, ValueError) as why:
         raise damaged(f"position {position:,}", why) from why
     values: list[Any] = [position, tenant_name(tenant), *middle, *said]
-    return Row(*values)
+    row = Row(*values)
+    if row_digest(row) != digest:
+        raise damaged(f"position {position:,}", ValueError("it is not what was written"))
+    return row
 
 
 def rows_between(connection: sqlite3.Connection, first: int, last: int, tenant_name: TenantName) -> Iterator[Row]:
     """The hot rows of a run of positions, in order."""
     found = connection.execute(
-        f"SELECT {EVENT_COLUMNS} FROM event WHERE position BETWEEN ? AND ? ORDER BY position", (first, last)
+        f"SELECT {READ_COLUMNS} FROM event WHERE position BETWEEN ? AND ? ORDER BY position", (first, last)
     )
     return (row_of(raw, tenant_name) for raw in found)
 
@@ -129,7 +140,7 @@ def rows_of_stream(
 ) -> list[Row]:
     """The hot rows of one stream after a version, by index."""
     found = connection.execute(
-        f"SELECT {EVENT_COLUMNS} FROM event WHERE tenant = ? AND stream = ? AND version > ? AND position <= ? ORDER BY version",
+        f"SELECT {READ_COLUMNS} FROM event WHERE tenant = ? AND stream = ? AND version > ? AND position <= ? ORDER BY version",
         (tenant_id, stream, after_version, until),
     ).fetchall()
     return [row_of(raw, tenant_name) for raw in found]

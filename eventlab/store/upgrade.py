@@ -15,11 +15,19 @@ from pathlib import Path
 from typing import Final
 
 from eventlab.errors import NoStore
-from eventlab.store.catalog import APPLICATION_ID, FORMAT, newer_format
+from eventlab.store.base import checksum
+from eventlab.store.catalog import APPLICATION_ID, FORMAT, identity, newer_format, unread_commits
 
 _SNAPSHOT: Final = """CREATE TABLE snapshot(tenant INTEGER NOT NULL, stream TEXT NOT NULL, model TEXT NOT NULL,
   fingerprint TEXT NOT NULL, version INTEGER NOT NULL, position INTEGER NOT NULL, state BLOB NOT NULL,
-  PRIMARY KEY(tenant, stream, model)) STRICT, WITHOUT ROWID"""
+  checksum BLOB NOT NULL DEFAULT x'', PRIMARY KEY(tenant, stream, model)) STRICT, WITHOUT ROWID"""
+#: Tables whose rows carry a checksum of these columns from format 2 on; that of the log is `catalog.identity`.
+_CHECKED: Final = {
+    "log": "",
+    "schema": "name, version, fingerprint, json",
+    "import_chunk": "tenant, source, chunk, rows, first, last, digest",
+    "read_model": "tenant, name, fingerprint, position, path, rows, bytes, digest",
+}
 #: The statements that lead from each format to the next.
 STEPS: Final[dict[int, tuple[str, ...]]] = {
     1: (
@@ -30,6 +38,8 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
         "CREATE INDEX event_key_position ON event_key(position)",
         "CREATE TABLE reader(token TEXT PRIMARY KEY, generation INTEGER NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         _SNAPSHOT,
+        *(f"ALTER TABLE {table} ADD COLUMN checksum BLOB NOT NULL DEFAULT x''" for table in _CHECKED),
+        *(f"UPDATE {table} SET checksum = checksum({columns})" for table, columns in _CHECKED.items() if columns),
     ),
 }
 
@@ -52,10 +62,12 @@ def upgrade(root: Path) -> Upgraded:
     lock = os.open(root / "write.lock", os.O_CREAT | os.O_RDWR, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        unread_commits(root)
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as catalog:
             if catalog.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise NoStore(f"{path} is not the catalog of a store", hint="name the folder of a store", path=str(root))
             catalog.execute("PRAGMA synchronous=FULL")
+            catalog.create_function("checksum", -1, checksum, deterministic=True)
             before = found = int(catalog.execute("SELECT format FROM log").fetchone()[0])
             if found > FORMAT:
                 raise newer_format(root, found)
@@ -64,7 +76,7 @@ def upgrade(root: Path) -> Upgraded:
                 for statement in STEPS[found]:
                     catalog.execute(statement)
                 found += 1
-                catalog.execute("UPDATE log SET format = ?", (found,))
+                catalog.execute("UPDATE log SET format = ?, checksum = ?", (found, identity(catalog)))
                 catalog.execute("COMMIT")
             return Upgraded(str(root), before, found)
     finally:

@@ -1,8 +1,9 @@
 """Verify: looks for damage and for broken promises in a store, and changes nothing.
 
-A quick look reads the catalog, the digests of all files and of every hot event, and the numbers that must add up. A full
-one also reads every event: positions without a gap, versions 1…n in each stream, ids that occur once, a clock of record
-that never goes back, causes that come before their effects, payloads that decode.
+A quick look reads the catalog, the digests of all files and of every hot event, the checksums of what stands in the catalog
+alone, and the numbers that must add up. A full one also checks the catalog's indexes and reads every event: positions
+without a gap, versions 1…n in each stream, ids that occur once and are known as such, a clock of record that never goes
+back, causes that come before their effects, payloads that decode, and types where the catalog says they are.
 
 A segment whose digest is wrong is not read further: its bytes say nothing that can be trusted. The runs it belongs to are
 left out of the rest, and the report says so.
@@ -10,7 +11,8 @@ left out of the rest, and the report says so.
 
 from __future__ import annotations
 
-import json
+import bisect
+import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,7 +27,9 @@ import pyarrow.parquet as pq
 
 from eventlab.errors import Damaged, EventlabError
 from eventlab.model.schema import Schema
-from eventlab.store.base import ALL, Row, row_digest, unpack
+from eventlab.model.types import MOMENT_MIN
+from eventlab.store.base import ALL, checksum, content_digest, pack
+from eventlab.store.catalog import identity
 from eventlab.store.columns import ENVELOPE_NAMES
 from eventlab.store.cut import DiskCut, HotStream, Layout
 from eventlab.store.disk import DiskStore
@@ -34,7 +38,11 @@ from eventlab.store.gc import Hold
 from eventlab.store.query import SqlConnection
 from eventlab.store.seal import ID_WINDOW
 from eventlab.store.segment import Segment, bucket_of
+from eventlab.store.tail import READ_COLUMNS, row_of
 
+#: What looking at values raises that are not what the code takes them for; here it is something that was found.
+_UNFIT: Final = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+_RESTORE: Final = "restore a backup of the catalog"
 Severity = Literal["damage", "warning", "note"]
 
 #: Streams and ids are compared in buckets, each of about so many events, so that memory stays bounded.
@@ -117,35 +125,46 @@ class _Seen:
     head: int
     sealed: int
     recorded_at: int
-    id_floor: int
     heads: pl.DataFrame
-    hot: int
+    uses: frozenset[tuple[str, str, str, int]]
+    ingested: tuple[tuple[int, int], ...]
 
 
 def verify(store: DiskStore, *, full: bool = False) -> Verified:
     """Look for damage; `full` reads every event. The store may be in use: what is checked is the log as it was at the start."""
     started = time.perf_counter()
     report = _Report()
-    seen = _catalog(store, report)
-    segments = store.segments()
-    damaged = _segments(segments, report)
-    _orphans(store, report)
-    _read_models(store, report)
-    left_out = []
+    events = 0
+    segments: tuple[Segment, ...] = ()
+    left_out: list[str] = []
     try:
+        seen = _catalog(store, report, full)
+        events, segments = seen.head, store.segments()
+        damaged = _segments(segments, report)
+        _orphans(store, report)
+        _read_models(store, report)
         cut = store.cut()
-        layout = cut.layout
-    except EventlabError as why:
-        report.add("event-unreadable", "damage", why.message, why.hint)
-        left_out.append("positions and single events, for the hot tail cannot be read")
+    except (EventlabError, *_UNFIT) as why:
+        report.add("catalog-unreadable", "damage", _said(why), _RESTORE)
+        left_out.append("everything that the catalog would have named")
     else:
-        _runs(layout, seen, report)
-        if full:
-            left_out += _whole_log(cut, seen, damaged, report)
+        try:
+            layout = cut.layout
+        except (EventlabError, *_UNFIT) as why:
+            report.add("event-unreadable", "damage", _said(why), _RESTORE)
+            left_out.append("positions and single events, for the hot tail cannot be read")
+        else:
+            _runs(layout, seen, report)
+            if full:
+                try:
+                    left_out += _whole_log(store, cut, seen, damaged, report)
+                except (EventlabError, *_UNFIT) as why:
+                    report.add("event-unreadable", "damage", _said(why), _RESTORE)
+                    left_out.append("the rest of what is true of the whole log")
     return Verified(
         path=str(store.root),
         full=full,
-        events=seen.head,
+        events=events,
         segments=len(segments),
         bytes=sum(segment.bytes for segment in segments),
         findings=report.listed(),
@@ -154,47 +173,33 @@ def verify(store: DiskStore, *, full: bool = False) -> Verified:
     )
 
 
+def _said(why: Exception) -> str:
+    return why.message if isinstance(why, EventlabError) else f"{type(why).__name__}: {why}"
+
+
 # -- the catalog and its hot events ----------------------------------------------------------------------------------------
 
 
-def _catalog(store: DiskStore, report: _Report) -> _Seen:
+def _catalog(store: DiskStore, report: _Report, full: bool) -> _Seen:
+    _unread(store, report)
     with store.inspect() as catalog:
-        for (text,) in catalog.execute("PRAGMA quick_check(5)").fetchall():
+        # The full one also compares every index with its table.
+        for (text,) in catalog.execute(f"PRAGMA {'integrity' if full else 'quick'}_check(5)").fetchall():
             if text != "ok":
-                report.add("catalog-damaged", "damage", f"SQLite says of the catalog: {text}", "restore a backup of the store")
-        head, sealed, recorded_at, id_floor = catalog.execute("SELECT head, sealed, recorded_at, id_floor FROM log").fetchone()
-        for name, version, fingerprint, text in catalog.execute("SELECT name, version, fingerprint, json FROM schema"):
-            if Schema.from_json(text).fingerprint != fingerprint:
-                report.add(
-                    "schema-changed",
-                    "damage",
-                    f"the schema of {name} version {version} is not the one that was registered",
-                    "restore a backup of the catalog",
-                )
-        tenants = dict(catalog.execute("SELECT id, name FROM tenant").fetchall())
-        hot = 0
-        rows = catalog.execute(
-            "SELECT position, tenant, stream, version, type, schema_version, event_id, recorded_at, occurred_at, correlation_id, "
-            "causation_id, actor, tags, commit_position, payload, digest FROM event WHERE position > ? ORDER BY position",
-            (sealed,),
-        )
-        for *columns, digest in rows:
-            hot += 1
-            _hot_event(columns, digest, tenants, report)
-        unknown = catalog.execute(
-            "SELECT count(*), min(position) FROM event e WHERE position > ? AND NOT EXISTS "
-            "(SELECT 1 FROM event_key k WHERE k.tenant = e.tenant AND k.event_id = e.event_id AND k.position = e.position)",
-            (max(sealed, id_floor, head - ID_WINDOW),),
+                report.add("catalog-damaged", "damage", f"SQLite says of the catalog: {text}", _RESTORE)
+        head, sealed, recorded_at, id_floor, generation, types, said = catalog.execute(
+            "SELECT head, sealed, recorded_at, id_floor, generation, types, checksum FROM log"
         ).fetchone()
-        if unknown[0]:
-            report.add(
-                "id-forgotten",
-                "damage",
-                "the id of a hot event is not in the window of known ids: a repeat of its append would store it twice",
-                "restore a backup of the catalog",
-                count=unknown[0],
-                position=unknown[1],
-            )
+        if identity(catalog) != said or min(head, sealed, id_floor, generation, types) < 0 or max(sealed, id_floor) > head:
+            report.add("log-row-changed", "damage", "what the catalog says of the whole log is not what was written", _RESTORE)
+        _schemas(catalog, report)
+        tenants = dict(catalog.execute("SELECT id, name FROM tenant").fetchall())
+        for raw in catalog.execute(f"SELECT {READ_COLUMNS} FROM event ORDER BY position"):
+            _hot_event(raw, tenants, report)
+        _counters(catalog, head, sealed, recorded_at, report)
+        _known_ids(catalog, head, sealed, id_floor, report)
+        ingested = _chunks(catalog, head, report)
+        _derived(catalog, head, report)
         dead = catalog.execute("SELECT path, lease FROM segment WHERE state = 'pending'").fetchall()
         for path, lease in dead:
             if lease < time.time():
@@ -204,38 +209,131 @@ def _catalog(store: DiskStore, report: _Report) -> _Seen:
                     f"{path} was begun and never finished: a process was killed while it sealed or ingested",
                     "harmless; its rows are not part of the log",
                 )
-        # Stored as bytes in columns of text, or the reverse, a damaged row may hold anything: Polars would guess.
+        uses = catalog.execute(
+            "SELECT coalesce(tenant.name, ''), coalesce(category.name, ''), type, version FROM type_use "
+            "LEFT JOIN tenant ON tenant.id = tenant LEFT JOIN category ON category.id = category"
+        ).fetchall()
         listed = catalog.execute("SELECT tenant, stream, version, first_position, last_position FROM stream_head").fetchall()
+    # Bytes in a column of text, or the reverse, and a damaged row may hold anything: Polars would guess.
+    fits = [row for row in listed if tuple(map(type, row)) == (int, str, int, int, int)]
+    if len(fits) < len(listed):
+        report.add("stream-head-wrong", "damage", "what the catalog says of a stream is not of the right types", _RESTORE,
+                   count=len(listed) - len(fits))  # fmt: skip
     heads = pl.DataFrame(
-        {
-            "tenant": [tenants.get(row[0], "") for row in listed],
-            "stream": [str(row[1]) for row in listed],
-            "version": [row[2] for row in listed],
-            "first": [row[3] for row in listed],
-            "last": [row[4] for row in listed],
-        },
+        [(tenants.get(tenant, ""), *rest) for tenant, *rest in fits],
         schema={"tenant": pl.String, "stream": pl.String, "version": pl.Int64, "first": pl.Int64, "last": pl.Int64},
+        orient="row",
     )
-    return _Seen(head, sealed, recorded_at, id_floor, heads, hot)
+    return _Seen(head, sealed, recorded_at, heads, frozenset(uses), ingested)
 
 
-def _hot_event(columns: Sequence[Any], digest: bytes, tenants: dict[int, str], report: _Report) -> None:
-    position, tenant, *middle, tags, commit, payload = columns
-    try:
-        values: list[Any] = [
-            position, tenants.get(tenant, ""), *middle, tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(payload)),
-        ]  # fmt: skip
-        same = row_digest(Row(*values)) == digest
-    except (EventlabError, ValueError, TypeError):
-        same = False
-    if not same:
+def _unread(store: DiskStore, report: _Report) -> None:
+    """What a crash left at the end of the write-ahead log, as it was when this process opened the store."""
+    if store.unread is not None:
         report.add(
-            "hot-event-damaged",
-            "damage",
-            f"hot event {position:,} ({middle[0]!r}) is not what was written",
-            "restore a backup of the catalog",
-            position=position,
+            "commit-unread",
+            "note",
+            f"the write-ahead log ended in {store.unread.commits} commits that could not be read (frame {store.unread.frame})",
+            "this is what a process leaves that is killed, or loses power, before its commit is acknowledged; "
+            "if neither happened, the disk changed it: compare with a backup",
         )
+
+
+def _schemas(catalog: sqlite3.Connection, report: _Report) -> None:
+    rows = catalog.execute("SELECT name, version, fingerprint, json, checksum FROM schema").fetchall()
+    for name, version, fingerprint, text, said in rows:
+        if checksum(name, version, fingerprint, text) != said or Schema.from_json(text).fingerprint != fingerprint:
+            report.add("schema-changed", "damage", f"the schema of {name} version {version} is not the one that was registered",
+                       _RESTORE)  # fmt: skip
+
+
+def _hot_event(raw: Sequence[Any], tenants: dict[int, str], report: _Report) -> None:
+    try:
+        row_of(raw, lambda number: tenants.get(number, ""))
+    except EventlabError:
+        report.add("hot-event-damaged", "damage", f"hot event {raw[0]:,} ({raw[4]!r}) is not what was written", _RESTORE,
+                   position=raw[0])  # fmt: skip
+
+
+def _counters(catalog: sqlite3.Connection, head: int, sealed: int, recorded_at: int, report: _Report) -> None:
+    """The counters of the log are what its rows say: where it ends, how far it is sealed, when its last event was recorded."""
+    beyond = catalog.execute(
+        "SELECT (SELECT count(*) FROM event WHERE position > ?1) + (SELECT count(*) FROM event_key WHERE position > ?1) "
+        "+ (SELECT count(*) FROM segment WHERE run_last > ?1 AND state = 'live')",
+        (head,),
+    ).fetchone()[0]
+    if beyond:
+        report.add("log-row-changed", "damage", f"the log ends at {head:,}, and there are events after it", _RESTORE,
+                   count=beyond, position=head + 1)  # fmt: skip
+    end = 0
+    for first, last in catalog.execute(
+        "SELECT DISTINCT run_first, run_last FROM segment WHERE state = 'live' ORDER BY run_first, run_last"
+    ):
+        if first > end + 1:
+            break
+        end = max(end, last)
+    if sealed != end:
+        report.add("log-row-changed", "damage", f"the log is sealed up to {end:,}, and the catalog says {sealed:,}", _RESTORE,
+                   position=min(sealed, end) + 1)  # fmt: skip
+    times = catalog.execute(
+        "SELECT max(recorded_at) FROM event UNION ALL SELECT max(max_recorded) FROM segment WHERE state = 'live'"
+    ).fetchall()
+    if recorded_at != max((at for (at,) in times if at is not None), default=MOMENT_MIN):
+        report.add("log-row-changed", "damage", "the catalog does not say when the last event was recorded", _RESTORE)
+
+
+def _known_ids(catalog: sqlite3.Connection, head: int, sealed: int, id_floor: int, report: _Report) -> None:
+    """Every hot event's id is in the window of known ids, and nothing else is in it that should not be."""
+    unknown = catalog.execute(
+        "SELECT count(*), min(position) FROM event e WHERE position > ? AND NOT EXISTS "
+        "(SELECT 1 FROM event_key k WHERE k.tenant = e.tenant AND k.event_id = e.event_id AND k.position = e.position)",
+        (max(sealed, id_floor, head - ID_WINDOW),),
+    ).fetchone()
+    if unknown[0]:
+        report.add(
+            "id-forgotten",
+            "damage",
+            "the id of an event is not in the window of known ids: a repeat of its append would store it twice",
+            _RESTORE,
+            count=unknown[0],
+            position=unknown[1],
+        )
+    strange = catalog.execute("SELECT count(*) FROM event_key WHERE position <= ?", (id_floor,)).fetchone()[0]
+    if strange:
+        report.add("id-wrong", "damage", "the window of known ids holds some that should be forgotten", _RESTORE, count=strange)
+
+
+def _chunks(catalog: sqlite3.Connection, head: int, report: _Report) -> tuple[tuple[int, int], ...]:
+    """The runs of positions that were ingested; a source's chunks are counted without a gap."""
+    found: list[tuple[int, int]] = []
+    numbers: dict[tuple[int, str], int] = {}
+    for *row, said in catalog.execute(
+        "SELECT tenant, source, chunk, rows, first, last, digest, checksum FROM import_chunk ORDER BY tenant, source, chunk"
+    ):
+        tenant, source, number, count, first, last, _ = row
+        in_order = number == numbers.get((tenant, source), -1) + 1
+        numbers[tenant, source] = number
+        if checksum(*row) != said or not in_order or count != last - first + 1 or last > head:
+            report.add("chunk-changed", "damage",
+                       f"what the catalog says of chunk {number} of the source {source!r} is not what was written",
+                       f"{_RESTORE}; do not ingest that source before", position=first)  # fmt: skip
+        else:
+            found.append((first, last))
+    return tuple(sorted(found))
+
+
+def _derived(catalog: sqlite3.Connection, head: int, report: _Report) -> None:
+    """Snapshots and read models are made from the log again; those that changed are not used."""
+    for table, columns in (
+        ("snapshot", "tenant, stream, model, fingerprint, version, position, state"),
+        ("read_model", "tenant, name, fingerprint, position, path, rows, bytes, digest"),
+    ):
+        names = columns.split(", ")
+        for *row, said in catalog.execute(f"SELECT {columns}, checksum FROM {table}"):
+            if checksum(*row) != said or row[names.index("position")] > head:
+                report.add(f"{table.replace('_', '-')}-changed", "warning",
+                           f"what the catalog holds as {table} of {row[1]!r} is not what was written",
+                           "nothing reads it; it is made again from the log when it is needed")  # fmt: skip
 
 
 # -- files -----------------------------------------------------------------------------------------------------------------
@@ -267,20 +365,31 @@ def _segment(segment: Segment) -> tuple[str, str] | None:
         segment.verify_digest()
     except Damaged:
         return "segment-changed", f"segment {segment.path.name} is not what was written"
+    try:
+        said = _as_said(segment)
+    except (pa.ArrowException, *_UNFIT):
+        said = False
+    return None if said else ("segment-disagrees", f"segment {segment.path.name} does not hold what the catalog says of it")
+
+
+def _as_said(segment: Segment) -> bool:
+    """Whether the rows of a segment are those that the catalog says it has."""
     file = pq.ParquetFile(segment.path)
-    numbers = file.read(columns=["position", "stream", "version", "recorded_at"], use_threads=False).combine_chunks()
-    positions = np.sort(numbers.column("position").to_numpy())
+    numbers = file.read(columns=["position", "stream", "version", "recorded_at", "tenant"], use_threads=False).combine_chunks()
+    placed = numbers.column("position").to_numpy()
+    positions = np.sort(placed)
     times = pc.min_max(numbers.column("recorded_at").combine_chunks().view(pa.int64()))
     inside = len(positions) == segment.rows and positions[0] >= segment.first and positions[-1] <= segment.last
-    once = bool(np.all(np.diff(positions) > 0))
-    timed = (times["min"].as_py(), times["max"].as_py()) == (segment.min_recorded, segment.max_recorded)
-    columns = tuple(name for name in file.schema_arrow.names if ":" in name)
-    in_order = (
-        _by_stream(segment, numbers) if segment.by_stream else bool(np.all(positions == numbers.column("position").to_numpy()))
+    return (
+        inside
+        and bool(np.all(np.diff(positions) > 0))
+        and (times["min"].as_py(), times["max"].as_py()) == (segment.min_recorded, segment.max_recorded)
+        and (_by_stream(segment, numbers) if segment.by_stream else bool(np.all(positions == placed)))
+        and tuple(name for name in file.schema_arrow.names if ":" in name) == segment.columns
+        and segment.path.stat().st_size == segment.bytes
+        and numbers.column("tenant").unique().to_pylist() == [segment.tenant]
+        and pc.all(pc.starts_with(numbers.column("stream"), f"{segment.category}-")).as_py()
     )
-    if not (inside and once and timed and in_order and columns == segment.columns):
-        return "segment-disagrees", f"segment {segment.path.name} does not hold what the catalog says of it"
-    return None
 
 
 def _by_stream(segment: Segment, numbers: pa.Table) -> bool:
@@ -321,7 +430,7 @@ def _orphans(store: DiskStore, report: _Report) -> None:
     present = {str(path.relative_to(store.root)) for path in sorted((store.root / "segments").rglob("*")) if path.is_file()}
     # The catalog is read after the folder: a file that was named in between is none.
     with store.inspect() as catalog:
-        named = {path for (path,) in catalog.execute("SELECT path FROM segment")}
+        named = {path for (path,) in catalog.execute("SELECT path FROM segment") if isinstance(path, str) and Path(path).name}
     writing = {str(Path(path).with_name(f".{Path(path).name}.tmp")) for path in named}
     for name in sorted(present - named - writing):
         report.add("file-unknown", "note", f"{name} is no part of the log", "harmless; left over from a crash, or put there")
@@ -333,8 +442,8 @@ def _read_models(store: DiskStore, report: _Report) -> None:
     for name, path, digest in rows:
         try:
             whole = file_digest(store.root / path) == digest
-        except FileNotFoundError:
-            # Swapped since, or deleted: either way it is made again when it is asked for.
+        except (FileNotFoundError, IsADirectoryError, TypeError, ValueError):
+            # Swapped since, or deleted, or no name at all: it is made again when it is asked for.
             continue
         if not whole:
             report.add("read-model-changed", "warning", f"the base of state.{name} is not what was written",
@@ -363,11 +472,13 @@ class _Fixed:
         return Hold(None, layout.generation, layout.segments)
 
 
-def _whole_log(cut: DiskCut, seen: _Seen, damaged: set[tuple[int, int]], report: _Report) -> list[str]:
+def _whole_log(
+    store: DiskStore, cut: DiskCut, seen: _Seen, damaged: set[tuple[int, int]], report: _Report
+) -> list[str]:
     """Read everything that can be read; what could not be looked at."""
     whole = tuple(s for s in cut.layout.segments if (s.first, s.last) not in damaged)
     healthy = replace(cut, store=_Fixed(replace(cut.layout, segments=whole)))
-    if not _events(healthy, seen, damaged, report):
+    if not _events(store, healthy, seen, damaged, report):
         return ["versions, ids and causes, for there are events that cannot be read"]
     if damaged:
         return [f"the {len(damaged)} runs with damaged segments; versions, ids and causes, which are counted over the whole log"]
@@ -375,7 +486,7 @@ def _whole_log(cut: DiskCut, seen: _Seen, damaged: set[tuple[int, int]], report:
     return []
 
 
-def _events(cut: DiskCut, seen: _Seen, damaged: set[tuple[int, int]], report: _Report) -> bool:
+def _events(store: DiskStore, cut: DiskCut, seen: _Seen, damaged: set[tuple[int, int]], report: _Report) -> bool:
     """Read the log once in order; whether all of it could be read."""
     after, recorded = 0, None
     gaps = sorted(damaged)
@@ -393,6 +504,7 @@ def _events(cut: DiskCut, seen: _Seen, damaged: set[tuple[int, int]], report: _R
                            "the log was written by another program; copy it with lab.export and lab.ingest",
                            count=int(np.count_nonzero(times < before)), position=int(positions[at]))  # fmt: skip
             _payloads(batch, report)
+            _ids_of(store, batch, seen, report)
             after, recorded = int(positions[-1]), int(times[-1])
     except EventlabError as why:
         report.add("event-unreadable", "damage", why.message, why.hint or "restore a backup", position=after + 1)
@@ -423,22 +535,64 @@ def _payloads(batch: Any, report: _Report) -> None:
             try:
                 one.events(lambda name: None)
             except (EventlabError, ValueError, TypeError, ArithmeticError, OverflowError):
-                said = why.message if isinstance(why, EventlabError) else f"{type(why).__name__}: {why}"
-                report.add("payload-undecodable", "damage", f"{one.envelope.type[0]} does not decode: {said}",
+                report.add("payload-undecodable", "damage", f"{one.envelope.type[0]} does not decode: {_said(why)}",
                            "restore a backup", position=one.envelope.position[0])  # fmt: skip
                 return
+
+
+def _ids_of(store: DiskStore, batch: Any, seen: _Seen, report: _Report) -> None:
+    """What the window of known ids says of the events of a batch: their places, and what they say. Ingest puts none there."""
+    positions = batch.envelope_table.column("position").to_numpy()
+    first, last = int(positions[0]), min(int(positions[-1]), seen.head)
+    with store.inspect() as catalog:
+        floor = catalog.execute("SELECT id_floor FROM log").fetchone()[0]
+        if last <= floor:
+            return
+        names = dict(catalog.execute("SELECT id, name FROM tenant").fetchall())
+        known = {
+            position: (names.get(tenant), event_id, version, content)
+            for tenant, event_id, position, version, content in catalog.execute(
+                "SELECT tenant, event_id, position, version, content FROM event_key WHERE position BETWEEN ? AND ?",
+                (max(first, floor + 1), last),
+            )
+        }
+    expected = {}
+    for row in batch.rows():
+        if floor < row.position <= last and not _ingested(row.position, seen):
+            schema = batch.schemas[row.type, row.schema_version]
+            content = content_digest(row.stream, schema, pack(row.payload))
+            expected[row.position] = (row.tenant, row.event_id, row.version, content)
+    wrong = sorted(position for position in expected.keys() | known.keys() if known.get(position) != expected.get(position))
+    if wrong:
+        report.add("id-wrong", "damage", "what the catalog knows of an event's id is not what the event says: a repeat of its "
+                   "append would be taken for another", _RESTORE, count=len(wrong), position=wrong[0])  # fmt: skip
+
+
+def _ingested(position: int, seen: _Seen) -> bool:
+    at = bisect.bisect_right(seen.ingested, (position, 2**63)) - 1
+    return at >= 0 and position <= seen.ingested[at][1]
 
 
 def _counted(cut: DiskCut, seen: _Seen, report: _Report) -> None:
     """What is true of the whole log and not of one event: versions, ids, causes. DuckDB counts, a bucket at a time."""
     log = SqlConnection(cut, seen.head, ALL, lambda name, of, until: None)
     try:
+        _uses(log, seen, report)
         buckets = 1 + seen.head // BUCKET_EVENTS
         for bucket in range(buckets):
             _versions(log, seen, buckets, bucket, report)
             _ids(log, buckets, bucket, report)
     finally:
         log.close()
+
+
+def _uses(log: SqlConnection, seen: _Seen, report: _Report) -> None:
+    """Which types occur in which category is what the catalog says: a filter, and SQL, look no further."""
+    found = log.frame("SELECT DISTINCT _tenant, _category, _type, _schema_version::BIGINT FROM events.log", None, {}).rows()
+    for tenant, category, name, version in sorted(seen.uses ^ set(found), key=str):
+        report.add("type-use-wrong", "damage",
+                   f"{name} version {version} occurs in {category!r} of {tenant!r}, or does not, and the catalog says otherwise",
+                   _RESTORE)  # fmt: skip
 
 
 def _versions(log: SqlConnection, seen: _Seen, buckets: int, bucket: int, report: _Report) -> None:

@@ -1,12 +1,11 @@
 """The gallery's folds by every engine, on random logs of their own: lifted fields, the engine, the speed against the row fold.
 
-    python tests/benchmarks/gallery.py [--events 60000] [--only NAME]
+python tests/benchmarks/gallery.py [--events 60000] [--only NAME]
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import random
 import statistics
 import sys
@@ -44,9 +43,14 @@ def value(kind: FieldType) -> Any:
     if item is not None:
         return tuple(value(item) for _ in range(CHANCE.randrange(4)))
     stored: dict[str, Any] = {
-        "b": CHANCE.random() < 0.5, "i64": CHANCE.randrange(1, 40), "f64": CHANCE.uniform(-1, 50), "s": f"text {CHANCE.randrange(50)}",
-        "d18_2": CHANCE.randrange(1, 10_000), "ts": 1_700_000_000_000_000 + CHANCE.randrange(10**13), "d": CHANCE.randrange(18_000, 20_000),
-    }  # fmt: skip
+        "b": CHANCE.random() < 0.5,
+        "i64": CHANCE.randrange(1, 40),
+        "f64": CHANCE.uniform(-1, 50),
+        "s": f"text {CHANCE.randrange(50)}",
+        "d18_2": CHANCE.randrange(1, 10_000),
+        "ts": 1_700_000_000_000_000 + CHANCE.randrange(10**13),
+        "d": CHANCE.randrange(18_000, 20_000),
+    }
     return kind.decode(stored[kind.tag])
 
 
@@ -108,5 +112,4 @@ def timed(model: Any, cut: Any, engine: str, turns: int) -> tuple[Any, float]:
 
 
 if __name__ == "__main__":
-    assert dataclasses
     main()

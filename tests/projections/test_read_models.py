@@ -109,7 +109,7 @@ def rows(lab: el.Lab) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("layout", ["memory", "hot", "mixed"])
 def test_base_and_tail_are_the_whole_fold_wherever_the_checkpoint_is(layout: str) -> None:
-    @settings(max_examples=20 if layout == "memory" else 8)
+    @settings(max_examples=12 if layout == "memory" else 5)
     @given(log=oracle.logs(), plan=st.lists(st.sampled_from(["rebuild", "catch_up", "table", "nothing"]), min_size=7, max_size=7))
     def check(log: Log, plan: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder, oracle.written(layout, Path(folder) / "log", Log(())) as lab:

@@ -67,7 +67,11 @@ def acks(*processes: subprocess.Popen[str], code: int | None = 0) -> list[dict[s
     """What the writers said was acknowledged, when they have ended."""
     found = []
     for process in processes:
-        out, err = process.communicate(timeout=60)
+        assert process.stdout
+        assert process.stderr
+        # Not communicate(): it would pass over what readline() has read ahead.
+        out, err = process.stdout.read(), process.stderr.read()
+        process.wait(60)
         assert code is None or process.returncode == code, err
         # A line that a kill cut short acknowledges nothing.
         found += [json.loads(line) for line in out.splitlines(keepends=True) if line.endswith("\n")]

@@ -301,6 +301,8 @@ def downgraded(path: Path) -> None:
     """Take a store back to format 1, which had no eras, leases and snapshots."""
     with contextlib.closing(sqlite3.connect(path / "catalog.sqlite", isolation_level=None)) as catalog:
         catalog.execute("ALTER TABLE log DROP COLUMN types")
+        for table in ("log", "schema", "import_chunk", "read_model"):
+            catalog.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
         for column in ("bucket", "buckets", "gone"):
             catalog.execute(f"ALTER TABLE segment DROP COLUMN {column}")
         catalog.execute("DROP INDEX event_key_position")

@@ -108,7 +108,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[el.Lab]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_views_hold_the_events_of_the_log(layout: str) -> None:
-    @settings(max_examples=12 if layout == "memory" else 4)
+    @settings(max_examples=6 if layout == "memory" else 3)
     @given(log=oracle.logs())
     def check(log: Log) -> None:
         log = log.singly() if layout == "ingested" else log

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 import shutil
 import sqlite3
@@ -13,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from eventlab.model.schema import Schema
+from eventlab.store.base import Row, row_digest, unpack
 from eventlab.store.disk import DiskStore, open_store
-from eventlab.store.info import WIDE_CATEGORY, info
-from eventlab.store.segment import write_segment
+from eventlab.store.info import WIDE_CATEGORY, Info, info
+from eventlab.store.segment import bucket_of, write_segment
+from eventlab.store.tail import EVENT_COLUMNS
 from eventlab.store.verify import Verified, verify
 from eventlab.testing.contract import append, chunk, draft
 
@@ -62,6 +66,18 @@ def edited(store: DiskStore, *statements: str) -> None:
         for statement in statements:
             assert catalog.execute(statement).rowcount > 0, statement
     catalog.close()
+
+
+def written(store: DiskStore, statement: str) -> None:
+    """Change hot events behind the store's back, as a program would that knows their digests."""
+    edited(store, statement)
+    with contextlib.closing(sqlite3.connect(store.root / "catalog.sqlite", isolation_level=None)) as catalog:
+        tenants = dict(catalog.execute("SELECT id, name FROM tenant"))
+        for raw in catalog.execute(f"SELECT {EVENT_COLUMNS} FROM event").fetchall():
+            position, tenant, *middle, tags, commit, payload = raw
+            values = (*middle, tuple(json.loads(tags or "[]")), commit, tuple(unpack(payload)))
+            digest = row_digest(Row(position, tenants[tenant], *values))
+            catalog.execute("UPDATE event SET digest = ? WHERE position = ?", (digest, position))
 
 
 def reopened(store: DiskStore) -> DiskStore:
@@ -166,9 +182,6 @@ def test_a_changed_catalog_is_noticed_by_the_quick_look(store: DiskStore, statem
         ("UPDATE stream_head SET version = version + 1 WHERE stream = 'order-1'", "stream-head-wrong"),
         ("DELETE FROM stream_head WHERE stream = 'order-1' AND tenant = 2", "stream-head-wrong"),
         ("UPDATE stream_head SET stream = 'order-77' WHERE stream = 'order-1' AND tenant = 2", "stream-head-wrong"),
-        (f"UPDATE event SET version = 900 WHERE {HOT}", "versions-broken"),
-        (f"UPDATE event SET recorded_at = 5 WHERE {HOT}", "clock-back"),
-        (f"UPDATE event SET event_id = (SELECT event_id FROM event ORDER BY position LIMIT 1) WHERE {HOT}", "id-twice"),
         (f"UPDATE event SET payload = x'9101' WHERE type = 'Counted' AND {HOT}", "hot-event-damaged"),
     ],
 )
@@ -177,6 +190,24 @@ def test_a_changed_catalog_is_noticed_by_the_full_look(store: DiskStore, stateme
     store = reopened(store)
     report = verify(store, full=True)
     assert code in codes(report)
+    assert not report.ok
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        (f"UPDATE event SET version = 900 WHERE {HOT}", "versions-broken"),
+        (f"UPDATE event SET recorded_at = 5 WHERE {HOT}", "clock-back"),
+        (f"UPDATE event SET event_id = (SELECT event_id FROM event ORDER BY position LIMIT 1) WHERE {HOT}", "id-twice"),
+    ],
+)
+def test_what_another_program_wrote_into_the_catalog_is_noticed(store: DiskStore, statement: str, code: str) -> None:
+    written(store, statement)
+    store = reopened(store)
+    report = verify(store, full=True)
+    assert code in codes(report)
+    assert "hot-event-damaged" not in codes(report)
     assert not report.ok
     store.close()
 
@@ -268,3 +299,73 @@ def test_info_of_an_empty_store(tmp_path: Path) -> None:
     assert (found.events, found.types, found.recorded_from) == (0, (), None)
     assert "0 events" in str(found)
     store.close()
+
+
+def files_met(store: DiskStore, tenant: str, category: str) -> float:
+    """The mean number of files whose positions a stream's span meets: of a sorted run only its own bucket."""
+    with store.inspect() as catalog:
+        spans = catalog.execute(
+            "SELECT stream, first_position, last_position FROM stream_head JOIN tenant ON tenant.id = tenant "
+            "WHERE name = ? AND stream LIKE ?",
+            (tenant, f"{category}-%"),
+        ).fetchall()
+    met = [
+        sum(
+            (s.tenant, s.category) == (tenant, category)
+            and s.first <= last
+            and s.last >= first
+            and (not s.by_stream or s.bucket == bucket_of(stream, s.buckets))
+            for s in store.segments()
+        )
+        for stream, first, last in spans
+    ]
+    return sum(met) / len(met)
+
+
+def checked_levels(store: DiskStore) -> Info:
+    """The info of a store, whose levels and categories are what its segments say."""
+    found, segments = info(store), store.segments()
+    hot, level_0, eras = found.levels
+    assert hot.events == found.hot == sum(c.hot for c in found.categories)
+    assert level_0.events == sum(s.rows for s in segments if not s.by_stream) == sum(c.level_0 for c in found.categories)
+    assert eras.events == sum(s.rows for s in segments if s.by_stream) == sum(c.eras for c in found.categories)
+    assert level_0.bytes + eras.bytes == found.segment_bytes
+    assert level_0.segments + eras.segments == len(segments)
+    assert found.unsorted_share == pytest.approx((hot.events + level_0.events) / found.events)
+    for of in found.categories:
+        assert of.level_0 + of.eras == of.sealed
+        assert of.files_per_stream == pytest.approx(files_met(store, of.tenant, of.category))
+    return found
+
+
+def test_info_tells_the_levels_and_what_a_compaction_would_gain(store: DiskStore) -> None:
+    checked_levels(store)
+    store.seal()
+    before = checked_levels(store)
+    assert before.unsorted_share == 1
+    store.compact(all=True)
+    after = checked_levels(store)
+    assert after.unsorted_share == 0
+    assert [c.files_per_stream for c in after.categories] == [c.files_if_compacted for c in before.categories]
+    assert before.categories[0].files_per_stream > after.categories[0].files_per_stream
+    append(store, draft("order-1", 3))
+    assert "sorted by stream, in buckets: one era" in str(checked_levels(store))
+
+
+def test_info_advises_a_compaction_where_streams_lie_in_many_files(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "log", now=now)
+    for i in range(6):
+        append(store, draft("order-1", i), draft("order-2", i))
+        store.seal()
+    (said,) = info(store).advice
+    assert "100% of its sealed events are not sorted by stream" in said
+    assert "opens 6.0 files; after eventlab compact --all it opens 1.0" in said
+    store.compact(all=True)
+    assert info(store).advice == ()
+    store.close()
+
+
+def test_info_says_what_went_wrong_in_maintenance(store: DiskStore) -> None:
+    found = info(store, maintenance_error=OSError(28, "No space left on device"))
+    assert "maintenance failed last time, and is tried again: [Errno 28] No space left on device" in str(found)
+    assert info(store).maintenance_error == ""

@@ -92,7 +92,7 @@ def seconds(after_noon: float) -> dt.datetime:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_at_every_position_load_table_and_sql_are_the_fold_of_the_prefix(layout: str) -> None:
-    @settings(max_examples=4 if layout == "memory" else 2)
+    @settings(max_examples=2)
     @given(log=oracle.logs(min_commits=2, max_commits=4))
     def check(log: Log) -> None:
         log = log.singly() if layout == "ingested" else log
@@ -118,7 +118,7 @@ def test_at_every_position_load_table_and_sql_are_the_fold_of_the_prefix(layout:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_time_is_the_last_commit_at_or_before_it(layout: str) -> None:
-    @settings(max_examples=15 if layout == "memory" else 5)
+    @settings(max_examples=10 if layout == "memory" else 3)
     @given(log=oracle.logs(), off=st.sampled_from([-1, 0, 1]))
     def check(log: Log, off: int) -> None:
         log = log.singly() if layout == "ingested" else log

@@ -9,6 +9,6 @@ way in.
 
 from eventlab.replay.lift.explain import Explanation
 from eventlab.replay.lift.plan import Plan, plan_of
-from eventlab.replay.lift.run import fold_table
+from eventlab.replay.lift.run import fold_table, fold_versions
 
-__all__ = ["Explanation", "Plan", "fold_table", "plan_of"]
+__all__ = ["Explanation", "Plan", "fold_table", "fold_versions", "plan_of"]

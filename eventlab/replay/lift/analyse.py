@@ -226,11 +226,13 @@ def _assigned(
         if item is not None and joined.item is not None and joined.item != item:
             raise Refused(f"its items are {item}, and {joined.item} is put in", node.line or run.line)
         joined = replace(joined, item=item, cls=declared.cls)
-    if joined.scale > declared.scale or joined.opt and not declared.opt:
+    if joined.scale > declared.scale or (joined.opt and not declared.opt):
         wider[path] = join(wider[path], joined)
     if joined.scale > 20:
         raise Refused("its decimal places grow with every event", node.line or run.line, hint="quantize the result")
-    updates[path] = run.fit(node, replace(joined, opt=node.type.opt)) if node.type.name != "none" else run.build.const(None, joined)
+    updates[path] = (
+        run.fit(node, replace(joined, opt=node.type.opt)) if node.type.name != "none" else run.build.const(None, joined)
+    )
 
 
 def _key(model: Model, build: Builder, event: Rec) -> tuple[tuple[Node, ...], Node | None, tuple[Effect, ...]]:

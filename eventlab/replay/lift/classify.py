@@ -18,7 +18,16 @@ from eventlab.replay.lift.types import BOOL
 _ADDED: Final = {"int.add": "int.neg", "dec.add": "dec.neg", "dur.add": "dur.neg"}
 _SUBTRACTED: Final = {"int.sub": "int.neg", "dec.sub": "dec.neg", "dur.sub": "dur.neg"}
 _MAXIMA: Final = {"max": "max", "str.max": "max", "min": "min", "str.min": "min"}
-_COMPARED: Final = {"gt": "max", "ge": "max", "lt": "min", "le": "min", "str.gt": "max", "str.ge": "max", "str.lt": "min", "str.le": "min"}
+_COMPARED: Final = {
+    "gt": "max",
+    "ge": "max",
+    "lt": "min",
+    "le": "min",
+    "str.gt": "max",
+    "str.ge": "max",
+    "str.lt": "min",
+    "str.le": "min",
+}
 _FLIP: Final = {"max": "min", "min": "max"}
 #: The kinds by the forms that make them.
 KINDS: Final[Mapping[frozenset[str], str]] = {
@@ -113,7 +122,8 @@ def _levelled(found: Mapping[str, LeafKind]) -> dict[str, LeafKind]:
         why, line = leaf.why, leaf.line
         if leaf.kind != "CYCLE" and path not in levels:
             others = sorted(leaf.reads - set(levels))
-            why = f"it reads {', '.join(others)}, which {'is' if len(others) == 1 else 'are'} decided by what {path} is, or by a cycle"
+            are = "is" if len(others) == 1 else "are"
+            why = f"it reads {', '.join(others)}, which {are} decided by what {path} is, or by a cycle"
             line = leaf.cases[-1].line if leaf.cases else 0
         done[path] = replace(leaf, level=levels.get(path), why=why, line=line)
     return done
@@ -127,8 +137,10 @@ class _Flatten:
 
     def me(self, node: Node) -> bool:
         """Whether a node is the leaf itself."""
-        return (node.op == "state" and node.value == self.path) or (node.op == "sure" and self.me(node.args[0])) or (
-            node.op == "some" and self.me(node.args[0])
+        return (
+            (node.op == "state" and node.value == self.path)
+            or (node.op == "sure" and self.me(node.args[0]))
+            or (node.op == "some" and self.me(node.args[0]))
         )
 
     def free(self, *nodes: Node) -> bool:
@@ -193,11 +205,17 @@ class _Flatten:
             return
         if value.op in ("int.add", "dec.add") and value.args[0].op in ("map.get", "sure", "dec.rescale"):
             got = value.args[0]
-            if got.op == "map.get" and self.me(got.args[0]) and got.args[1] is key and got.args[2].fixed and got.args[2].value == 0:
-                if self.free(value.args[1]):
-                    self.consumed.add(value)
-                    self.case(guard, "mapadd", node, key, value.args[1])
-                    return
+            if (
+                got.op == "map.get"
+                and self.me(got.args[0])
+                and got.args[1] is key
+                and got.args[2].fixed
+                and got.args[2].value == 0
+                and self.free(value.args[1])
+            ):
+                self.consumed.add(value)
+                self.case(guard, "mapadd", node, key, value.args[1])
+                return
         raise _Cycle(f"an entry of self.{self.path} decides its own next value", node.line)
 
     def _condition(self, node: Node, guard: Node | None) -> None:
@@ -267,4 +285,3 @@ class _Flatten:
             if rest is not None:
                 return self.build.node(node.op.replace("sub", "add"), (rest, minus), node.type, None, node.line)
         return None
-

@@ -129,7 +129,9 @@ class Execution(Making):
 
     # -- calls of modellers' functions
 
-    def call(self, function: Any, arguments: Sequence[Sym], keywords: Mapping[str, Sym], owner: type[Any] | None, depth: int) -> Sym:
+    def call(
+        self, function: Any, arguments: Sequence[Sym], keywords: Mapping[str, Sym], owner: type[Any] | None, depth: int
+    ) -> Sym:
         """Execute a function; its value."""
         if depth > MAX_DEPTH:
             raise self.refused(f"{function.__name__} calls itself, or too deeply")
@@ -322,7 +324,9 @@ class Execution(Making):
         elif isinstance(statement, ast.Pass) or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
             return
         else:
-            raise self.refused(f"{_statement_name(statement)} is not lifted", "say it as an expression: match, if, replace(self, …)")
+            raise self.refused(
+                f"{_statement_name(statement)} is not lifted", "say it as an expression: match, if, replace(self, …)"
+            )
 
     def assign(self, target: ast.expr, value: Sym, scope: _Scope) -> None:
         if isinstance(target, ast.Name):
@@ -480,7 +484,7 @@ class Execution(Making):
             return self._member(of.of, name, rest)
         if isinstance(of, Known):
             value = of.value
-            if isinstance(value, (types.ModuleType, type)) or isinstance(value, enum.Enum):
+            if isinstance(value, (types.ModuleType, type, enum.Enum)):
                 if not hasattr(value, name):
                     raise self.refused(f"{value!r} has no {name}")
                 found = getattr(value, name)
@@ -699,7 +703,10 @@ class Execution(Making):
                 continue
             undo = self.assuming(truth, isinstance(node.op, ast.And))
             other = self.ev(part, scope)
-            plain = [v if isinstance(v, Node) else self.node(v) if isinstance(v, Known) and v.value is not None else None for v in (value, other)]
+            plain = [
+                v if isinstance(v, Node) else self.node(v) if isinstance(v, Known) and v.value is not None else None
+                for v in (value, other)
+            ]
             undo()
             if all(p is not None and p.type == BOOL for p in plain):
                 value = self.and_(plain[0], plain[1]) if isinstance(node.op, ast.And) else self.or_(plain[0], plain[1])  # type: ignore[arg-type]
@@ -778,7 +785,9 @@ class Execution(Making):
         if isinstance(of, Known) and isinstance(of.value, (tuple, list, set, frozenset, dict)):
             if isinstance(item, Known):
                 return self.build.const(item.value in of.value, BOOL)
-            members: Sequence[Sym] = [Known(v) for v in (sorted(of.value, key=repr) if isinstance(of.value, (set, frozenset)) else of.value)]
+            members: Sequence[Sym] = [
+                Known(v) for v in (sorted(of.value, key=repr) if isinstance(of.value, (set, frozenset)) else of.value)
+            ]
         elif isinstance(of, Seq):
             members = of.items
         else:
@@ -914,7 +923,9 @@ class Execution(Making):
             ):  # fmt: skip
                 key = self.need(self.node(self.ev(test.comparators[0], scope)))
                 return self.op("map.drop", source.of, key, type=source.of.type)
-        raise self.refused("only a dict comprehension that leaves one key out is lifted", "{k: v for k, v in m.items() if k != x}")
+        raise self.refused(
+            "only a dict comprehension that leaves one key out is lifted", "{k: v for k, v in m.items() if k != x}"
+        )
 
     def _ev_GeneratorExp(self, node: ast.GeneratorExp | ast.ListComp | ast.SetComp, scope: _Scope) -> Sym:
         (comp,) = node.generators if len(node.generators) == 1 else (None,)
@@ -985,7 +996,9 @@ class Execution(Making):
             return self.function(function.value, arguments, keywords, scope)
         raise self.refused("this call is not lifted")
 
-    def _inlined(self, function: Any, arguments: list[Sym], keywords: dict[str, Sym], owner: type[Any] | None, scope: _Scope) -> Sym:
+    def _inlined(
+        self, function: Any, arguments: list[Sym], keywords: dict[str, Sym], owner: type[Any] | None, scope: _Scope
+    ) -> Sym:
         line, depth = self.line, scope.depth + 1
         found = self.call(function, arguments, keywords, owner, depth)
         self.line = line
@@ -999,7 +1012,9 @@ class Execution(Making):
         if any(function is f for f in _PURE) and all(isinstance(a, Known) for a in every):
             given = [a.value for a in arguments if isinstance(a, Known)]
             return self._constant(lambda: function(*given, **{k: v.value for k, v in keywords.items() if isinstance(v, Known)}))
-        if isinstance(function, type) and (dataclasses.is_dataclass(function) or (issubclass(function, tuple) and hasattr(function, "_fields"))):
+        if isinstance(function, type) and (
+            dataclasses.is_dataclass(function) or (issubclass(function, tuple) and hasattr(function, "_fields"))
+        ):
             return self.made(function, arguments, keywords)
         if isinstance(function, types.FunctionType) and not any(function is f for f in _PURE):
             return self._inlined(function, arguments, keywords, None, scope)
@@ -1067,7 +1082,11 @@ class Execution(Making):
             defaults = {f.name: f for f in dataclasses.fields(cls)}
         else:
             names, defaults = list(cls._fields), {}
-            if "__new__" in vars(cls) and getattr(vars(cls)["__new__"], "__code__", None) is not None and "namedtuple" not in vars(cls)["__new__"].__code__.co_filename:
+            if (
+                "__new__" in vars(cls)
+                and getattr(vars(cls)["__new__"], "__code__", None) is not None
+                and "namedtuple" not in vars(cls)["__new__"].__code__.co_filename
+            ):
                 raise self.refused(f"{cls.__name__} defines __new__")
         parts: dict[str, Sym] = dict(zip(names, arguments, strict=False))
         parts.update(keywords)
@@ -1100,9 +1119,7 @@ class Execution(Making):
             if all(isinstance(a, Known) for a in (*arguments, *keywords.values())) and isinstance(
                 value, (str, int, float, Decimal, dt.date, dt.timedelta, tuple, frozenset, dict)
             ):
-                return self._constant(
-                    lambda: getattr(value, name)(*(a.value for a in arguments if isinstance(a, Known)))
-                )
+                return self._constant(lambda: getattr(value, name)(*(a.value for a in arguments if isinstance(a, Known))))
         me = self.node(of.of) if not isinstance(of.of, (Items, Each, MetaSym)) else None
         if me is None:
             raise self.refused(f".{name}() is not lifted here")
@@ -1161,7 +1178,12 @@ class Execution(Making):
     def _dec_quantize(self, me: Node, a: list[Sym], k: dict[str, Sym]) -> Node:
         step = a[0] if a else None
         mode = k.get("rounding", a[1] if len(a) > 1 else Known("ROUND_HALF_EVEN"))
-        if not isinstance(step, Known) or not isinstance(step.value, Decimal) or not isinstance(mode, Known) or set(k) - {"rounding"}:
+        if (
+            not isinstance(step, Known)
+            or not isinstance(step.value, Decimal)
+            or not isinstance(mode, Known)
+            or set(k) - {"rounding"}
+        ):
             raise self.refused("quantize() takes a constant step and rounding here")
         exponent = step.value.as_tuple().exponent
         if not isinstance(exponent, int) or exponent > 0:
@@ -1407,7 +1429,8 @@ def _python(sign: str, a: Any, b: Any) -> Any:
     import operator
 
     return {
-        "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "//": operator.floordiv, "%": operator.mod,
+        "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "//": operator.floordiv,
+        "%": operator.mod,
         "**": operator.pow, "|": operator.or_, "&": operator.and_, "<": operator.lt, "<=": operator.le, ">": operator.gt,
         ">=": operator.ge,
     }[sign](a, b)  # fmt: skip
@@ -1418,7 +1441,7 @@ def _statement_name(node: ast.AST) -> str:
     return {
         "For": "a for loop", "While": "a while loop", "With": "with", "Try": "try", "Global": "global", "Nonlocal": "nonlocal",
         "Expr": "a call for its effect", "NamedExpr": ":=", "Delete": "del", "AugAssign": "an object changed in place",
-        "Assign": "an assignment to several targets", "Lambda": "a lambda", "Yield": "yield", "Await": "await", "Import": "import",
+        "Assign": "an assignment to several targets", "Lambda": "a lambda", "Yield": "yield", "Await": "await",
+        "Import": "import",
         "ImportFrom": "import", "FunctionDef": "a function inside",
     }.get(name, f"a {name}")  # fmt: skip
-

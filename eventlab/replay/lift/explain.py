@@ -80,8 +80,7 @@ class Explanation:
                     lines.append(f"  {'':<{width}}      {text}")
                 if field.hint:
                     lines.append(f"  {'':<{width}}  what would lift it: {field.hint}")
-        for guard in self.guards:
-            lines.append(f"  guard: {guard.event}, {os.path.basename(guard.file)}:{guard.line}: {guard.why}")
+        lines += [f"  guard: {g.event}, {os.path.basename(g.file)}:{g.line}: {g.why}" for g in self.guards]
         return "\n".join(lines)
 
 
@@ -101,7 +100,9 @@ def explain(plan: Plan) -> Explanation:
         why = plan.refusal
         fields = tuple(FieldPlan(name, kind.declared, "?", None, "rows") for name, kind in plan.model.fields)
         where = f"{os.path.basename(why.file)}:{why.line}"
-        return Explanation(model, "rows", fields, (), tuple(plan.kinds), why.why, where, why.hint or "plain expressions of state and event")
+        return Explanation(
+            model, "rows", fields, (), tuple(plan.kinds), why.why, where, why.hint or "plain expressions of state and event"
+        )
     found = []
     refused = plan.not_lifted
     for path, leaf in plan.fields.leaves.items():

@@ -16,14 +16,13 @@ import pyarrow.compute as pc
 
 from eventlab.model.models import Model
 from eventlab.model.types import Closed, FieldType, Record
-from eventlab.replay.lift.analyse import Analysis, EventIR, StateLeaf
+from eventlab.replay.lift.analyse import Analysis, StateLeaf
 from eventlab.replay.lift.classify import KINDS, Case, Classified, LeafKind
 from eventlab.replay.lift.columns import Abandoned, _array, dressed
-from eventlab.replay.lift.execute import Effect
 from eventlab.replay.lift.ir import Node
 from eventlab.replay.lift.operations import DEC_LIMIT
 from eventlab.replay.lift.scan import Scan
-from eventlab.replay.lift.sql import ALWAYS, HUGE, INT64, NEVER, NotHere, Text, duck_type, name, quoted
+from eventlab.replay.lift.sql import HUGE, INT64, NotHere, Text, duck_type, name, quoted
 from eventlab.replay.lift.types import STR, Type, type_of
 from eventlab.store.base import ALL, Tenant
 from eventlab.store.columns import codec
@@ -74,7 +73,9 @@ def liftable(analysis: Analysis, fields: Classified) -> dict[str, NotHere]:
         if read in found:
             for path, other in fields.leaves.items():
                 if read in other.reads or _guards_read(analysis, fields, read):
-                    found.setdefault(path, NotHere(f"it depends on {read}, which does not lift", other.cases[0].line if other.cases else 0))
+                    found.setdefault(
+                        path, NotHere(f"it depends on {read}, which does not lift", other.cases[0].line if other.cases else 0)
+                    )
     return found
 
 
@@ -89,7 +90,9 @@ def read_state(analysis: Analysis, fields: Classified) -> list[str]:
     for event in analysis.events.values():
         for effect in event.effects:
             if effect.node not in skip:
-                found |= frozenset().union(*(c.reads for c, _ in effect.path), *(() if effect.node is None else (effect.node.reads,)))
+                found |= frozenset().union(
+                    *(c.reads for c, _ in effect.path), *(() if effect.node is None else (effect.node.reads,))
+                )
     return sorted(found, key=lambda p: (fields.leaves[p].level or 0, p))
 
 
@@ -122,6 +125,8 @@ class Lifting:
         self.events = {n: e for n, e in self.analysis.events.items() if n in self.scan.texts}
         self.guards: dict[str, list[str]] = {}
         self.reach: dict[str, Any] = {}
+        #: SQL of the value after the event, of the leaves that windows run for.
+        self.posts: dict[str, str] = {}
         self.resets: dict[str, str] = {}
 
     def query(self) -> Query:
@@ -169,6 +174,39 @@ class Lifting:
         sql = f"WITH {', '.join(ctes)}\nSELECT\n  {listed}\nFROM {source}\nGROUP BY {', '.join(keys)}\nORDER BY {order}"
         return Query(sql, tuple(keys), bool(caught), bool(strata))
 
+    def every(self) -> Query:
+        """The state after each event, from the same windows, in the order of key and position."""
+        skip = consumed(self.fields)
+        keys, key_sql, where = self.keys()
+        keyed = "".join(f", {sql} AS {k}" for k, sql in zip(keys, key_sql, strict=True) if sql)
+        ctes = [f"e AS (\n  SELECT *{keyed}\n  FROM ({self.scan.sql}){where}\n)"]
+        for event_name, event in self.events.items():
+            if self.scan.texts[event_name].guards(event.key_effects):
+                raise NotHere(f"the key of {event_name} may raise, or is not exact, on this log", event.key_effects[0].line)
+        leaves = sorted(self.fields.leaves.values(), key=lambda leaf: (leaf.level or 0, leaf.path))
+        more, source = self.windows([leaf.path for leaf in leaves], keys)
+        for event_name, event in self.events.items():
+            self.guards[event_name] = self.scan.texts[event_name].guards(event.effects, skip) + self.guards.get(event_name, [])
+        columns = []
+        for leaf in leaves:
+            state, post = self.analysis.leaves[leaf.path], self.posts[leaf.path]
+            reach = self.reach[leaf.path]
+            if state.type.whole and not (INT64[0] <= reach[0] and reach[1] <= INT64[1]):
+                post = f"({post})::DECIMAL(38, 0)"
+            columns.append(f"{post} AS {name(leaf.path)}")
+        number = f"row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY position)"
+        columns += [
+            f"{'version' if self.model.category is not None else number}::BIGINT AS _version",
+            "position::BIGINT AS _position",
+        ]
+        caught = [f"(type = {quoted(e)} AND ({' OR '.join(g)}))" for e, g in self.guards.items() if g]
+        columns.append(f"coalesce({' OR '.join(caught) or 'false'}, false) AS _bad")
+        columns.append("coalesce(NOT _first AND position <= _before, false) AS _disorder")
+        order = ", ".join([*(f"{k} NULLS LAST" for k in keys), "position"])
+        listed = ",\n  ".join([*keys, *columns])
+        sql = f"WITH {', '.join([*ctes, *more])}\nSELECT\n  {listed}\nFROM {source}\nORDER BY {order}"
+        return Query(sql, tuple(keys), True, True)
+
     # -- mappings, and sets from which something is taken
 
     def _joined(self, path: str, keys: Sequence[str]) -> str:
@@ -204,7 +242,9 @@ class Lifting:
             if item.whole:
                 low, high = self._reach("", tuple(held), zero)
                 value = f"({value})::{'BIGINT' if INT64[0] <= low and high <= INT64[1] else 'DECIMAL(38, 0)'}"
-        inner = f"SELECT {by}, {entry} AS item, arg_max({kept}, position) AS kept, {value} AS held FROM r {where} GROUP BY {by}, item"
+        inner = (
+            f"SELECT {by}, {entry} AS item, arg_max({kept}, position) AS kept, {value} AS held FROM r {where} GROUP BY {by}, item"
+        )
         return f"SELECT {by}, list({{'key': item, 'value': held}} ORDER BY item) AS found FROM ({inner}) WHERE kept GROUP BY {by}"
 
     def _entry(self, case: Case) -> Node:
@@ -240,7 +280,8 @@ class Lifting:
         order = ", ".join([*keys, "position"])
         differs = " OR ".join(f"{k} IS DISTINCT FROM lag({k}) OVER ()" for k in keys)
         ctes = [
-            f"o AS (SELECT * FROM e ORDER BY {order})",
+            # Files sorted by stream are read in their order; whether they were is looked at in the end.
+            f"o AS (SELECT * FROM e{'' if self.scan.by_stream else f' ORDER BY {order}'})",
             f"f AS (SELECT *, row_number() OVER () = 1 OR {differs} AS _first, lag(position) OVER () AS _before FROM o)",
         ]
         source = "f"
@@ -266,21 +307,26 @@ class Lifting:
         if kind not in STREAMED:
             raise NotHere(f"{kind.lower()} is not a running aggregate, and other fields read it", cases[0].line)
         self.reach[path] = self._reach(kind, cases, state)
-        if kind == "CONST":
+        self.posts[path] = f"post{number}"
+        if kind == "CONST" or (kind == "FIRST" and state.initial is not None):
+            self.posts[path] = f"pre{number}"
             return [f"{initial} AS pre{number}"]
+        within = f"OVER (PARTITION BY {', '.join(keys)} ORDER BY position ROWS UNBOUNDED PRECEDING)"
         pre = f"CASE WHEN _first THEN {initial} ELSE lag(post{number}) OVER () END AS pre{number}"
         if kind in ("LAST", "FIRST"):
-            if kind == "FIRST" and state.initial is not None:
-                return [f"{initial} AS pre{number}"]
-            arms = [f"WHEN {self.when(c)}{self._not_null(c, kind)} THEN {{'v': {self.operand(c, state.type)}}}" for c in cases]
+            arms = [f"WHEN {self.when(c)} THEN {{'v': {self.operand(c, state.type)}}}" for c in cases]
             if kind == "FIRST":
-                best = f"arg_min({self.value(cases, state.type)}, position) OVER (PARTITION BY {', '.join(keys)} ORDER BY position ROWS UNBOUNDED PRECEDING)"
+                best = f"arg_min({self.value(cases, state.type)}, position) {within}"
                 return [f"{best} AS post{number}", pre]
             boxed = f"CASE {' '.join(arms)} WHEN _first THEN {{'v': {initial}}} END"
-            return [f"last_value({boxed} IGNORE NULLS) OVER (ROWS UNBOUNDED PRECEDING) AS box{number}", f"box{number}.v AS post{number}", pre]
+            return [
+                f"last_value({boxed} IGNORE NULLS) OVER (ROWS UNBOUNDED PRECEDING) AS box{number}",
+                f"box{number}.v AS post{number}",
+                pre,
+            ]
         if kind in ("MAX", "MIN"):
             function = "greatest" if kind == "MAX" else "least"
-            best = f"{kind.lower()}({self.value(cases, state.type)}) OVER (PARTITION BY {', '.join(keys)} ORDER BY position ROWS UNBOUNDED PRECEDING)"
+            best = f"{kind.lower()}({self.value(cases, state.type)}) {within}"
             post = best if state.initial is None else f"{function}({initial}, coalesce({best}, {initial}))"
             return [f"{post} AS post{number}", pre]
         resets = [c for c in cases if c.form == "assign"]
@@ -295,9 +341,6 @@ class Lifting:
             f"(sum{number} - last_value({base} IGNORE NULLS) OVER (ROWS UNBOUNDED PRECEDING))::{kind_of} AS post{number}",
             pre,
         ]
-
-    def _not_null(self, case: Case, kind: str) -> str:
-        return ""
 
     def _reach(self, kind: str, cases: Sequence[Case], state: StateLeaf) -> Any:
         """Bounds of a leaf's values at any event."""
@@ -402,7 +445,7 @@ class Lifting:
         found = text.text(node)
         if node.type.whole:
             bounds = text.bounds(node)
-            if bounds is None or not (-HUGE < bounds[0] and bounds[1] < HUGE):
+            if bounds is None or not (bounds[0] > -HUGE and bounds[1] < HUGE):
                 raise NotHere("the size of a value is not known", case.line)
             return f"({found})::{'BIGINT' if INT64[0] <= bounds[0] and bounds[1] <= INT64[1] else 'HUGEINT'}"
         return found
@@ -413,7 +456,7 @@ class Lifting:
 
     def _last(self, cases: Sequence[Case], state: StateLeaf, initial: str, more: str) -> str:
         value = self.value(cases, state.type)
-        nullable = any(c.operands[-1].type.opt for c in cases) or state.slot.type.opt and "." in state.slot.path
+        nullable = any(c.operands[-1].type.opt for c in cases) or (state.slot.type.opt and "." in state.slot.path)
         if not nullable:
             best = f"arg_max({value}, position){self._filter('', more)}"
             return best if state.initial is None else f"coalesce({best}, {initial})"
@@ -471,7 +514,12 @@ class Lifting:
     def _set(self, cases: Sequence[Case], state: StateLeaf, initial: str, more: str) -> str:
         item = state.type.item
         single = all(c.operands[0].op == "set.of" and len(c.operands[0].args) == 1 for c in cases)
-        if item is None or not single or item.name not in ("str", "int", "enum", "date", "ts", "dec", "dur", "bytes", "uuid") or item.opt:
+        if (
+            item is None
+            or not single
+            or item.name not in ("str", "int", "enum", "date", "ts", "dec", "dur", "bytes", "uuid")
+            or item.opt
+        ):
             raise NotHere("only one item at a time is put in a set in SQL", cases[0].line)
         if any(c.operands[0].args[0].type.opt for c in cases):
             raise NotHere("an item of a set may be None", cases[0].line)
@@ -514,7 +562,9 @@ class Lifting:
 
 def connect() -> duckdb.DuckDBPyConnection:
     """A connection of one fold's own: UTC, no progress bar, what does not fit in memory in a folder of its own."""
-    connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    connection = duckdb.connect(
+        ":memory:", config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    )
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
     folder = os.path.join(tempfile.gettempdir(), f"eventlab-{secrets.token_hex(8)}")
@@ -589,9 +639,14 @@ def converted(kind: FieldType, of: Type, values: pa.Array) -> pa.Array:
         return values.cast(pa.int32() if tag == "d" else pa.int64()).view(arrow)
     if tag.startswith("d18_") and values.type == pa.int64() and of.scale == int(tag[4:]):
         return _short_decimal(values, arrow)
-    if tag in ("l_s", "l_i64") and pa.types.is_list(values.type) and values.type.value_type == arrow.value_type and of.name == "list":
-        if pc.list_flatten(values).null_count == 0:
-            return values.cast(arrow)
+    if (
+        tag in ("l_s", "l_i64")
+        and pa.types.is_list(values.type)
+        and values.type.value_type == arrow.value_type
+        and of.name == "list"
+        and pc.list_flatten(values).null_count == 0
+    ):
+        return values.cast(arrow)
     return _array(kind, of, [_lower_again(v, of) for v in values.to_pylist()])
 
 
@@ -618,6 +673,3 @@ def _lower_again(value: Any, of: Type) -> Any:
         items = [_lower_again(v, of.item) for v in value]
         return tuple(items) if of.name == "list" else frozenset(items)
     return value
-
-
-_ = (Effect, EventIR, ALWAYS, NEVER)

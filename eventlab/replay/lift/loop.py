@@ -58,7 +58,9 @@ class Emitter:
 
     def constant(self, value: Any) -> str:
         if type(value) in _PLAIN or (type(value) is float and math.isfinite(value)):
-            return f"({value!r})" if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0 else repr(value)
+            return (
+                f"({value!r})" if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0 else repr(value)
+            )
         if isinstance(value, tuple) and all(type(v) in _PLAIN for v in value):
             return repr(value)
         name = next((n for n, held in self.given.items() if held is value), f"_c{len(self.given)}")
@@ -125,8 +127,8 @@ class Loop:
     run: Any
 
 
-def loop_of(analysis: Analysis) -> Loop:
-    """Generate the loop of a model that was understood."""
+def loop_of(analysis: Analysis, *, every: bool = False) -> Loop:
+    """Generate the loop of a model that was understood; with `every`, one that also gives the state after each event."""
     model = analysis.model
     order = tuple(analysis.leaves)
     place = {path: i for i, path in enumerate(order)}
@@ -134,8 +136,21 @@ def loop_of(analysis: Analysis) -> Loop:
     given: dict[str, Any] = {**HELPERS, "dsum": dsum}
     size = len(order)
     keyed = model.key is not None
-    lines = [f"def fold(rows, states, bad, initial{', tenanted' if keyed else ''}):", "    get = states.get"]
-    unpacked = ", ".join([*([] if keyed else ["key"]), "code", "row", "version", "position", *(f"m_{m}" for m in metas), *(["tenant"] if keyed else [])])
+    lines = [
+        f"def fold(rows, states, bad, initial{', tenanted' if keyed else ''}{', out' if every else ''}):",
+        "    get = states.get",
+    ]
+    unpacked = ", ".join(
+        [
+            *([] if keyed else ["key"]),
+            "code",
+            "row",
+            "version",
+            "position",
+            *(f"m_{m}" for m in metas),
+            *(["tenant"] if keyed else []),
+        ]
+    )
     lines.append(f"    for {unpacked} in rows:")
     body = "        "
     if not keyed:
@@ -157,10 +172,14 @@ def loop_of(analysis: Analysis) -> Loop:
         work = [*_effects(event, emitter, place), *_updates(event.updates, emitter, place)]
         if work:
             within += ["try:", *(f"    {line}" for line in work), "except Exception:", "    bad.add(key)"]
+        if every and keyed and not (event.key_present is not None and event.key_present.fixed and not event.key_present.value):
+            within.append("out.append((key, s.copy()))")
         if not within:
             continue
         lines.append(f"{body}{'elif' if any(' code == ' in line for line in lines) else 'if'} code == {number}:")
         lines += [f"{body}    {line}" for line in within]
+    if every and not keyed:
+        lines.append(f"{body}out.append((key, s.copy()))")
     text = "\n".join(lines) + "\n"
     space: dict[str, Any] = dict(given)
     exec(compile(text, f"<loop of {model.cls.__name__}>", "exec"), space)

@@ -33,7 +33,8 @@ Literals = Mapping[Node, bool]
 #: The operation of an operator for two operands of these types; what is missing is converted first.
 _SAME: Final[Mapping[tuple[str, str, str], tuple[str, Type]]] = {
     ("+", "int", "int"): ("int.add", INT), ("-", "int", "int"): ("int.sub", INT), ("*", "int", "int"): ("int.mul", INT),
-    ("//", "int", "int"): ("int.floordiv", INT), ("%", "int", "int"): ("int.mod", INT), ("/", "int", "int"): ("int.truediv", FLOAT),
+    ("//", "int", "int"): ("int.floordiv", INT), ("%", "int", "int"): ("int.mod", INT),
+    ("/", "int", "int"): ("int.truediv", FLOAT),
     ("+", "float", "float"): ("float.add", FLOAT), ("-", "float", "float"): ("float.sub", FLOAT),
     ("*", "float", "float"): ("float.mul", FLOAT), ("/", "float", "float"): ("float.div", FLOAT),
     ("+", "str", "str"): ("str.cat", STR), ("-", "ts", "ts"): ("ts.diff", DUR), ("+", "ts", "dur"): ("ts.add", TS),
@@ -188,7 +189,7 @@ class Making:
         if a.fixed:
             return self.build.const(a.value, a.type.sure(), self.line)
         if a.op == "cond":  # an arm that would be None is not taken
-            c, x, y = a.args
+            _, x, y = a.args
             nulls = [z.fixed and z.value is None for z in (x, y)]
             if nulls[0] != nulls[1]:
                 return self.sure(y if nulls[0] else x)
@@ -248,7 +249,9 @@ class Making:
         if isinstance(value, Seq):
             return self.build.const(bool(value.items), BOOL)
         if isinstance(value, Rec):
-            if any(name in vars(c) for c in value.cls.__mro__[:-1] for name in ("__bool__", "__len__")) and not issubclass(value.cls, tuple):
+            if any(name in vars(c) for c in value.cls.__mro__[:-1] for name in ("__bool__", "__len__")) and not issubclass(
+                value.cls, tuple
+            ):
                 raise self.refused(f"{value.cls.__name__} has a truth of its own")
             return self.build.true if value.present is None else self.decide(value.present)
         if not isinstance(value, Node):

@@ -134,8 +134,8 @@ class Tripped(Exception):
 
 #: Names that generated code may use.
 HELPERS: Final[Mapping[str, Any]] = {
-    "quantized": quantized, "day": day, "wall": wall, "written": written, "trip": trip, "Tripped": Tripped, "DAY_US": DAY_US, "HOUR_US": HOUR_US,
-    "SPACES": SPACES,
+    "quantized": quantized, "day": day, "wall": wall, "written": written, "trip": trip, "Tripped": Tripped,
+    "DAY_US": DAY_US, "HOUR_US": HOUR_US, "SPACES": SPACES,
 }  # fmt: skip
 
 
@@ -190,9 +190,7 @@ _least = _corners(min)
 
 # -- the rows --------------------------------------------------------------------------------------------------------------
 
-_FLOORED = (
-    "CASE WHEN {1} <> 0 THEN {0} // {1} - CASE WHEN {0} % {1} <> 0 AND ({0} < 0) <> ({1} < 0) THEN 1 ELSE 0 END END"
-)
+_FLOORED = "CASE WHEN {1} <> 0 THEN {0} // {1} - CASE WHEN {0} % {1} <> 0 AND ({0} < 0) <> ({1} < 0) THEN 1 ELSE 0 END END"
 _MODULO = "CASE WHEN {1} <> 0 THEN (({0} % {1}) + {1}) % {1} END"
 _ZERO = When("", "{1} = 0", "it divides by zero")
 _BIG = When("not -9007199254740992 <= {0} <= 9007199254740992", "NOT {0} BETWEEN -9007199254740992 AND 9007199254740992",
@@ -348,7 +346,9 @@ def _rows() -> Sequence[Operation]:
     row("list.cat", "list list", "list", lambda a, b: a + b, "({0} + {1})", "list_concat({0}, {1})")
     row("set.in", "int set", "bool", lambda a, b: a in b, "({0} in {1})", "list_contains({1}, {0})")
     row("set.union", "set set", "set", lambda a, b: a | b, "({0} | {1})", "list_distinct(list_concat({0}, {1}))")
-    row("set.diff", "set set", "set", lambda a, b: a - b, "({0} - {1})", "list_filter({0}, lambda _x: NOT list_contains({1}, _x))")
+    row(
+        "set.diff", "set set", "set", lambda a, b: a - b, "({0} - {1})", "list_filter({0}, lambda _x: NOT list_contains({1}, _x))"
+    )
     row("map.in", "str map", "bool", lambda a, b: a in b, "({0} in {1})", "map_contains({1}, {0})")
     row("map.get", "map str small", "int", lambda m, k, d: m.get(k, d), "{0}.get({1}, {2})",
         "CASE WHEN map_contains({0}, {1}) THEN {0}[{1}] ELSE {2} END")  # fmt: skip

@@ -51,6 +51,11 @@ class Plan:
             return None
 
     @cached_property
+    def every(self) -> Loop | None:
+        """The loop that gives the state after each event."""
+        return None if self.loop is None else loop_of(self.analysis, every=True)
+
+    @cached_property
     def fields(self) -> Classified:
         """What each field is."""
         return classify(self.analysis)

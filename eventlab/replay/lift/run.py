@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import decimal
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab.errors import NotLiftable
+from eventlab.errors import NotLiftable, SchemaConflict
 from eventlab.model.models import Model
-from eventlab.replay.lift.columns import Abandoned, key_columns, meta_columns, payload, reader, table_from
-from eventlab.replay.lift.lifted import Lifting, connect, table_of_query
+from eventlab.replay.lift.columns import Abandoned, meta_columns, payload, reader, table_from
+from eventlab.replay.lift.lifted import Lifting, Query, connect, table_of_query
 from eventlab.replay.lift.loop import Loop
 from eventlab.replay.lift.plan import Plan, plan_of
 from eventlab.replay.lift.scan import refuse_broken, scan_of
 from eventlab.replay.lift.source import Refused
 from eventlab.replay.lift.sql import NotHere
-from eventlab.replay.rows import Key, RowFold, batches_of, collector_off, fold
+from eventlab.replay.lift.types import closed_in
+from eventlab.replay.rows import Entry, Key, RowFold, batches_of, collector_off, events_of, fold
 from eventlab.replay.tables import entries_of, key_names, rows_for, sorted_table, table_of
-from eventlab.store.base import ALL, Batch, Cut, Tenant
-from eventlab.store.columns import codec
+from eventlab.store.base import ALL, FOLD_ENVELOPE, Batch, Cut, Tenant
+from eventlab.store.columns import ENVELOPE_NAMES, codec
 
 Engine = Literal["auto", "rows", "loop", "lifted"]
 _CHUNK: Final = 65_536
@@ -41,13 +42,15 @@ def fold_table(
     until = min(until, cut.head)
     if engine == "rows":
         return _rows(model, cut, tenant, until, after, base)
-    plan = plan_of(model, cut)
+    plan = _plan(model, cut)
+    if plan is None:
+        return _rows(model, cut, tenant, until, after, base)
     if engine == "lifted":
         _refuse_not_liftable(plan)
     try:
         small = until < _SMALL and plan.loop is not None
         if (engine == "lifted" or (engine == "auto" and not small)) and base is None and after == 0:
-            found = _lifted(plan, cut, tenant, until, must=engine == "lifted")
+            found = _lifted(plan, cut, tenant, until)
             if found is not None:
                 return found
             if engine == "lifted" and plan.last_why is not None:
@@ -59,8 +62,108 @@ def fold_table(
     return _rows(model, cut, tenant, until, after, base)
 
 
-def _lifted(plan: Plan, cut: Cut, tenant: Tenant, until: int, *, must: bool) -> pa.Table | None:
-    """The table by the query; None where it does not lift over this log."""
+def fold_versions(model: Model, cut: Cut, tenant: Tenant, until: int, *, engine: str = "auto") -> pa.Table:
+    """The state after every event: the columns of the model's table, a row for each event of a key, by key and position."""
+    until = min(until, cut.head)
+    plan = _plan(model, cut) if engine != "rows" else None
+    if plan is None:
+        return _row_versions(model, batches_of(model, cut, tenant, until=until), tenant, None)
+    if engine == "lifted":
+        _refuse_not_liftable(plan)
+    try:
+        if engine == "lifted" or (engine == "auto" and (until >= _SMALL or plan.every is None)):
+            found = _lifted_versions(plan, cut, tenant, until)
+            if found is not None:
+                return found
+            if engine == "lifted" and plan.last_why is not None:
+                _not_liftable(plan, model.cls.__name__, plan.last_why)
+        if engine in ("auto", "loop") and plan.every is not None and _decimals_are_usual():
+            return _looped_versions(plan, plan.every, cut, tenant, until)
+    except Abandoned:
+        pass
+    return _row_versions(model, batches_of(model, cut, tenant, until=until), tenant, None)
+
+
+def _plan(model: Model, cut: Cut) -> Plan | None:
+    """The plan, or None where a type of the log has two classes here: the row fold says so when it meets one."""
+    try:
+        return plan_of(model, cut)
+    except SchemaConflict:
+        return None
+
+
+class _Listed:
+    """Entries of keys that come more than once, as `table_of` looks at them."""
+
+    def __init__(self) -> None:
+        self.keys: list[Key] = []
+        self.entries: list[Entry] = []
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.keys)
+
+    def values(self) -> list[Entry]:
+        """The entries in their order."""
+        return self.entries
+
+
+def _row_versions(model: Model, batches: Iterable[Batch], tenant: Tenant, only: Collection[Key] | None) -> pa.Table:
+    listed = _Listed()
+
+    def watch(key: Key, event: Any, state: Any, position: int) -> None:
+        listed.keys.append(key)
+        listed.entries.append([state, folding.entries[key][1], position])
+
+    folding = RowFold(model, tenant, None, watch) if only is None else _Only(only, model, tenant, None, watch)
+    for batch in batches:
+        folding.feed(batch)
+    return _by_key_and_position(model, table_of(model, listed, tenant), tenant)  # type: ignore[arg-type]
+
+
+def _by_key_and_position(model: Model, table: pa.Table, tenant: Tenant) -> pa.Table:
+    order = [*key_names(model, tenant), "_position"]
+    return table.sort_by([(name, "ascending") for name in order]).combine_chunks()
+
+
+def _looped_versions(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int) -> pa.Table:
+    out: list[tuple[Any, list[Any]]] = []
+    with collector_off():
+        _, bad = run_loop(plan, loop, cut, tenant, until, 0, None, out)
+        good = [(key, state) for key, state in out if key not in bad]
+        table = table_from(plan.model, plan.analysis.leaves, [key for key, _ in good], [state for _, state in good], tenant)
+    return _with_row_versions(plan.model, table, cut, tenant, until, bad)
+
+
+def _with_row_versions(model: Model, table: pa.Table, cut: Cut, tenant: Tenant, until: int, bad: Collection[Any]) -> pa.Table:
+    if bad:
+        try:
+            only = python_keys(model, bad, tenant)
+            rest = _row_versions(model, batches_of(model, cut, tenant, until=until), tenant, only)
+        except Exception as why:
+            raise Abandoned(str(why)) from why
+        table = pa.concat_tables([table, rest])
+    return _by_key_and_position(model, table, tenant)
+
+
+def _lifted_versions(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None:
+    """Every version by streaming windows; None where they do not give it."""
+    answered = _asked(plan, cut, tenant, until, every=True)
+    if not isinstance(answered, tuple):
+        return answered
+    found, query = answered
+    model = plan.model
+    if pc.any(found.column("_disorder")).as_py():
+        return None
+    bad: set[Any] = set()
+    if pc.any(found.column("_bad")).as_py():
+        keys = _keys_of(model, found, query.keys, tenant)
+        bad = {key for key, caught in zip(keys, found.column("_bad").to_pylist(), strict=True) if caught}
+        found = found.filter(pa.array([key not in bad for key in keys]))
+    return _with_row_versions(model, table_of_query(model, plan.analysis.leaves, found, tenant), cut, tenant, until, bad)
+
+
+def _asked(plan: Plan, cut: Cut, tenant: Tenant, until: int, *, every: bool) -> tuple[pa.Table, Query] | pa.Table | None:
+    """What the query gives, and the query; the empty table where there is nothing to fold; None where it does not lift here."""
     if plan.refusal is not None or plan.not_lifted or not _decimals_are_usual():
         return None
     model, plan.last_why = plan.model, None
@@ -69,18 +172,29 @@ def _lifted(plan: Plan, cut: Cut, tenant: Tenant, until: int, *, must: bool) -> 
         scan = scan_of(model, plan.kinds, plan.analysis.events, cut, tenant, until, connection)
         if not scan.sql:
             return table_of(model, {}, tenant)
-        query = Lifting(model, plan.analysis, plan.fields, scan, tenant).query()
+        lifting = Lifting(model, plan.analysis, plan.fields, scan, tenant)
+        query = lifting.every() if every else lifting.query()
         refuse_broken(connection, scan)
         found = connection.sql(query.sql).to_arrow_table()
     except NotHere as why:
         plan.last_why = why
         return None
-    except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
+    except (duckdb.OutOfRangeException, duckdb.ConversionException, duckdb.IOException, FileNotFoundError) as error:
+        # A number beyond 128 bits; or a segment that was compacted and collected meanwhile: the loop reads what took its place.
         plan.last_why = NotHere(f"DuckDB gave up: {error}")
         return None
     finally:
         connection.close()
     plan.last_sql = query.sql
+    return found, query
+
+
+def _lifted(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None:
+    """The table by the query; None where it does not lift over this log."""
+    answered = _asked(plan, cut, tenant, until, every=False)
+    if not isinstance(answered, tuple):
+        return answered
+    (found, query), model = answered, plan.model
     bad: set[Any] = set()
     if query.ordered and pc.any(found.column("_disorder")).as_py():
         return None
@@ -168,9 +282,7 @@ def rows_of(
 # -- the loop --------------------------------------------------------------------------------------------------------------
 
 
-def _looped(
-    plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None
-) -> pa.Table:
+def _looped(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None) -> pa.Table:
     with collector_off():
         states, bad = run_loop(plan, loop, cut, tenant, until, after, base)
         for key in bad:
@@ -203,19 +315,19 @@ def python_keys(model: Model, keys: Collection[Any], tenant: Tenant) -> set[Key]
 
 
 def run_loop(
-    plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None
+    plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None, out: list[Any] | None = None
 ) -> tuple[dict[Any, list[Any]], set[Any]]:
     """Fold with the generated loop: lowered states by key, and the keys that a guard caught."""
     states: dict[Any, list[Any]] = {}
     bad: set[Any] = set()
     begin = [*loop.initial, 0, 0]
-    held = _base_states(plan, base, tenant) if base is not None else {}
+    held = _base_states(plan, base, tenant, _touched(plan, loop, cut, tenant, until, after)) if base is not None else {}
     initial: Callable[[Any], list[Any]] = lambda key: begin.copy()  # noqa: E731
     if held:
         initial = lambda key: held.get(key) or begin.copy()  # noqa: E731
     for batch in _batches(plan, loop, cut, tenant, until, after):
         try:
-            loop.run(*_arguments(plan, loop, batch, states, bad, initial, tenant))
+            loop.run(*_arguments(plan, loop, batch, states, bad, initial, tenant), *([] if out is None else [out]))
         except Abandoned:
             raise
         except Exception as why:  # a key that raises: there is no key to mark
@@ -238,13 +350,34 @@ def _arguments(
 
 
 def _batches(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int) -> Iterator[Batch]:
-    for batch in batches_of(plan.model, cut, tenant, after=after, until=until):
+    # Only the payload of types of which something is read, or has to be decoded.
+    wanted = [n for n, kind in plan.kinds.items() if loop.leaves.get(n) or any(closed_in(of) for _, of in kind.fields)]
+    envelope = [*FOLD_ENVELOPE, *(m for m in loop.metas if m in ENVELOPE_NAMES and m not in FOLD_ENVELOPE)]
+    found = cut.batches(events_of(plan.model), tenant=tenant, after=after, until=until, envelope=envelope, types=wanted)
+    for batch in found:
         yield from batch.split(_CHUNK)
 
 
-def _base_states(plan: Plan, base: pa.Table, tenant: Tenant) -> dict[Any, list[Any]]:
-    """The rows of a base as lowered states."""
+def _touched(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int) -> set[Any]:
+    """The keys of the events after a base: its other rows are not looked at."""
+    if plan.model.category is not None:
+        found: set[Any] = set()
+        for batch in cut.batches(
+            events_of(plan.model), tenant=tenant, after=after, until=until, envelope=FOLD_ENVELOPE, types=[]
+        ):
+            streams = batch.envelope.stream
+            found.update(zip(batch.envelope.tenant, streams, strict=True) if tenant is ALL else streams)
+        return found
+    states, _ = run_loop(plan, loop, cut, tenant, until, after, None)  # a key is computed from its event alone
+    return set(states)
+
+
+def _base_states(plan: Plan, base: pa.Table, tenant: Tenant, keys: Collection[Any]) -> dict[Any, list[Any]]:
+    """The rows of a base that belong to some keys, as lowered states."""
     model, leaves = plan.model, plan.analysis.leaves
+    if not keys or not len(base):
+        return {}
+    base = rows_for(base, model, tenant, list(python_keys(model, keys, tenant))).combine_chunks()
     types = {path: leaf.type for path, leaf in leaves.items()}
     columns: list[list[Any]] = []
     for name, kind in model.fields:
@@ -252,21 +385,18 @@ def _base_states(plan: Plan, base: pa.Table, tenant: Tenant) -> dict[Any, list[A
         read = reader(kind, name, types)
         columns.append([read(value) for value in stored])
     ends = [base.column(name).to_pylist() for name in ("_version", "_position")]
-    keys: list[Any] = []
+    own: list[Any] = []
     parts = [codec(kind.tag).to_stored(base.column(name).combine_chunks()) for name, kind in model.key_fields]
     if model.category is not None:
-        keys = [f"{model.category}-{id}" for id in parts[0]]
+        own = [f"{model.category}-{id}" for id in parts[0]]
     elif model.key_names == ("_id",):
-        keys = parts[0]
+        own = parts[0]
     else:
-        keys = list(zip(*parts, strict=True))
+        own = list(zip(*parts, strict=True))
     if tenant is ALL:
-        keys = list(zip(base.column("_tenant").to_pylist(), keys, strict=True))
+        own = list(zip(base.column("_tenant").to_pylist(), own, strict=True))
     found = {}
-    for i, key in enumerate(keys):
+    for i, key in enumerate(own):
         state = [leaf for column in columns for leaf in column[i]]
         found[key] = [*state, ends[0][i], ends[1][i]]
     return found
-
-
-_ = key_columns, key_names

@@ -37,6 +37,8 @@ class Scan:
     count: int
     #: The columns of the key beyond those the model computes.
     key: tuple[str, ...]
+    #: Whether the rows come by stream and version as they are: every stream in one sorted file.
+    by_stream: bool = False
 
 
 def lowered(column: str, slot: Slot, most: int) -> str:
@@ -53,7 +55,25 @@ def lowered(column: str, slot: Slot, most: int) -> str:
         if places <= 18 and most * 10**places < 10**37:
             return f"CAST({text}::DECIMAL(38, {places}) * {10**places}::DECIMAL({places + 1}, 0) AS BIGINT)"
         return _no(column)
-    if tag in ("l_i64", "l_s", "l_b", "l_f64", "l_uuid", "l_bin", "l_td", "i64", "f64", "s", "b", "bin", "uuid", "td", "json", "dec", "p"):
+    if tag in (
+        "l_i64",
+        "l_s",
+        "l_b",
+        "l_f64",
+        "l_uuid",
+        "l_bin",
+        "l_td",
+        "i64",
+        "f64",
+        "s",
+        "b",
+        "bin",
+        "uuid",
+        "td",
+        "json",
+        "dec",
+        "p",
+    ):
         return text
     return _no(column)
 
@@ -89,14 +109,30 @@ def scan_of(
     selects: list[str] = []
     checks: list[tuple[tuple[str, ...], str]] = []
     for number, group in enumerate(groups):
-        select, check = _select(model, kinds, events, group, number, sources, wanted, metas, tenant, until, connection, cut, texts)
+        select, check = _select(
+            model, kinds, events, group, number, sources, wanted, metas, tenant, until, connection, cut, texts
+        )
         selects.append(select)
         checks += check
     key = ("_tenant",) if tenant is ALL else ()
-    return Scan("\n  UNION ALL ".join(selects), texts, tuple(checks), until, key)
+    return Scan(
+        "\n  UNION ALL ".join(selects), texts, tuple(checks), until, key, model.category is not None and _by_stream(groups)
+    )
 
 
-def _aliases(events: Mapping[str, EventIR], sources: Mapping[tuple[str, int], Mapping[str, Source]]) -> dict[tuple[str, str], str]:
+def _by_stream(groups: Sequence[SourceGroup]) -> bool:
+    """Whether each stream lies in one file that is sorted by stream: one era, and no tail."""
+    if not all(group.by_stream and group.table is None for group in groups):
+        return False
+    buckets = [(group.tenant, file.bucket, file.buckets) for group in groups for file in group.files]
+    if sum(len(group.paths) for group in groups) != len(buckets):
+        return False
+    return len(set(buckets)) == len(buckets) and len({of for _, _, of in buckets}) == 1
+
+
+def _aliases(
+    events: Mapping[str, EventIR], sources: Mapping[tuple[str, int], Mapping[str, Source]]
+) -> dict[tuple[str, str], str]:
     """One alias for each leaf; leaves of one physical column share it where every version has it."""
     found: dict[tuple[str, str], str] = {}
     shared: dict[str, str] = {}
@@ -256,7 +292,11 @@ def _footer(path: str) -> Mapping[str, tuple[list[tuple[int, int]], int]]:
             present += part.num_rows - statistics.null_count
             if statistics.null_count == part.num_rows or not _counted(column):
                 continue
-            bounds.append(_widest(column) if not statistics.has_min_max else (_whole(statistics.min, column), _whole(statistics.max, column)))
+            bounds.append(
+                _widest(column)
+                if not statistics.has_min_max
+                else (_whole(statistics.min, column), _whole(statistics.max, column))
+            )
         found[column] = (bounds, present)
     return found
 

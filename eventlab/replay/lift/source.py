@@ -35,7 +35,9 @@ def text_of(function: Any) -> Text:
         raise Refused(f"{function!r} is not a plain function", hint="def evolve(self, event): …, without decorators")
     code = function.__code__
     if hasattr(function, "__wrapped__"):
-        raise Refused(f"{function.__name__} is wrapped by a decorator", code.co_firstlineno, code.co_filename, "leave the decorator out")
+        raise Refused(
+            f"{function.__name__} is wrapped by a decorator", code.co_firstlineno, code.co_filename, "leave the decorator out"
+        )
     return _text_of(code)
 
 
@@ -56,7 +58,9 @@ def _text_of(code: types.CodeType) -> Text:
         tree = ast.Pass()
     if not isinstance(tree, ast.FunctionDef):
         raise Refused("it is not written as one def", source.line, source.file, "write it with def")
-    decorators = [d for d in tree.decorator_list if not (isinstance(d, ast.Name) and d.id in ("staticmethod", "classmethod", "property"))]
+    decorators = [
+        d for d in tree.decorator_list if not (isinstance(d, ast.Name) and d.id in ("staticmethod", "classmethod", "property"))
+    ]
     if decorators:
         raise Refused(
             f"{tree.name} is decorated with {ast.unparse(decorators[0])}", source.line, source.file, "leave the decorator out"

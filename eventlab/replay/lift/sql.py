@@ -127,7 +127,7 @@ class Text:
         low, high = min(b[0] for b in inside), max(b[1] for b in inside)
         if INT64[0] < low and high < INT64[1]:
             return [f"{a}::BIGINT" if arg.op == "const" and arg.type.whole else a for a, arg in zip(args, node.args, strict=True)]
-        if -HUGE < low and high < HUGE:
+        if low > -HUGE and high < HUGE:
             return [f"({a})::HUGEINT" if arg.type.whole else a for a, arg in zip(args, node.args, strict=True)]
         raise NotHere("an integer may pass 128 bits", node.line)
 
@@ -136,7 +136,7 @@ class Text:
         texts = [self.text(a), self.text(b)]
         if node.type.whole:
             bounds = self.bounds(node)
-            if bounds is None or not (-HUGE < bounds[0] and bounds[1] < HUGE):
+            if bounds is None or not (bounds[0] > -HUGE and bounds[1] < HUGE):
                 raise NotHere("the size of a value is not known", node.line)
             kind = "BIGINT" if INT64[0] <= bounds[0] and bounds[1] <= INT64[1] else "HUGEINT"
             texts = [f"({t})::{kind}" for t in texts]
@@ -202,13 +202,13 @@ class Text:
     def _proved(self, node: Node, why: str) -> bool:
         bounds = [self.bounds(arg) for arg in node.args]
         if "2**53" in why:
-            return all(b is not None and -(2**53) <= b[0] and b[1] <= 2**53 for b in bounds)
+            return all(b is not None and b[0] >= -(2**53) and b[1] <= 2**53 for b in bounds)
         if "by zero" in why:
             b = bounds[-1]
             return b is not None and (b[0] > 0 or b[1] < 0)
         if "zones" in why:
             b = bounds[0]
-            return b is not None and -8299411200000000 <= b[0] and b[1] <= 11676096000000000
+            return b is not None and b[0] >= -8299411200000000 and b[1] <= 11676096000000000
         if "before 1000" in why:
             b = bounds[0]
             return b is not None and b[0] >= -354285
@@ -217,10 +217,13 @@ class Text:
 
 def meta_texts() -> dict[str, str]:
     """The metadata as lowered SQL over the envelope's columns."""
-    plain = {n: n for n in ("stream", "type", "actor", "tenant", "event_id", "correlation_id", "causation_id", "position", "version")}
+    plain = {
+        n: n for n in ("stream", "type", "actor", "tenant", "event_id", "correlation_id", "causation_id", "position", "version")
+    }
     return {
         **plain, "category": "split_part(stream, '-', 1)", "id": "substr(stream, position('-' IN stream) + 1)",
-        "schema_version": "schema_version::BIGINT", "recorded_at": "epoch_us(recorded_at)", "occurred_at": "epoch_us(occurred_at)",
+        "schema_version": "schema_version::BIGINT", "recorded_at": "epoch_us(recorded_at)",
+        "occurred_at": "epoch_us(occurred_at)",
     }  # fmt: skip
 
 

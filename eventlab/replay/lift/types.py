@@ -11,6 +11,7 @@ import dataclasses
 import datetime as dt
 import enum
 import inspect
+import json
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -175,7 +176,7 @@ def type_of_value(value: Any) -> Type:
         return TS
     if type(value) is dt.time and value.tzinfo is None:
         return TIME
-    if type(value) in (tuple, list, set, frozenset):
+    if isinstance(value, (tuple, list, set, frozenset)) and type(value) in (tuple, list, set, frozenset):
         items = [type_of_value(v) for v in value]
         item = None
         for found in items:
@@ -244,6 +245,10 @@ def lower(value: Any, to: Type) -> Any:
         return value // MICROSECOND
     if name == "uuid":
         return value.bytes
+    if name == "exact":
+        return str(value)
+    if name == "json":
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     if name in ("list", "set"):
         item = to.item or NONE
         made = (lower(v, item) for v in value)

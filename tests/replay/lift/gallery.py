@@ -303,9 +303,14 @@ class Ticket:
                 return replace(self, agents=self.agents | {agent})
             case TicketAnswered(agent=agent, at=at, words=words):
                 first = self.first_answer if self.first_answer is not None else at
-                words_now = words if words > self.longest else self.longest
+                words_now = max(self.longest, words)
                 return replace(
-                    self, first_answer=first, last_answer=at, agents=self.agents | {agent}, words=self.words + words, longest=words_now
+                    self,
+                    first_answer=first,
+                    last_answer=at,
+                    agents=self.agents | {agent},
+                    words=self.words + words,
+                    longest=words_now,
                 )
             case _:
                 return self
@@ -384,7 +389,7 @@ class Parcel:
                 return replace(self, to=to)
             case ParcelScanned(place=place, at=at):
                 night = at.hour >= 22 or at.hour < 6
-                return replace(self, hops=self.hops + (place,), last_seen=at, night_scans=self.night_scans + (1 if night else 0))
+                return replace(self, hops=(*self.hops, place), last_seen=at, night_scans=self.night_scans + (1 if night else 0))
         return self
 
 
@@ -852,5 +857,6 @@ class Everything:
 
 MODELS: tuple[type, ...] = (
     Account, WatchedAccount, Purchase, Cart, PriceList, Invoice, Ticket, TimedTicket, Parcel, Sensor, Subscription, Stock, Hall,
-    Loyalty, TieredLoyalty, Depot, EveryType, Collector, BaseLog, AuditLog, SkuSales, AgentWork, MonthlyOrders, CityBoard, Everything,
+    Loyalty, TieredLoyalty, Depot, EveryType, Collector, BaseLog, AuditLog, SkuSales, AgentWork, MonthlyOrders, CityBoard,
+    Everything,
 )  # fmt: skip

@@ -82,36 +82,42 @@ def logs(model: type[Any], among: Sequence[type[Any]] = (), max_size: int = 14) 
 
 @contextlib.contextmanager
 def written(facts: Sequence[tuple[str, Any]], layout: str, folder: Path | None) -> Iterator[el.Lab]:
-    """A lab with these facts: in memory, hot on disk, sealed, or half and half."""
+    """A lab with these facts: in memory, hot on disk, sealed, half and half, compacted, or in two eras."""
     ticks = (START + dt.timedelta(minutes=47 * i) for i in range(1_000_000))
     lab = el.scratch(clock=lambda: next(ticks), seed=1) if folder is None else el.open(folder, clock=lambda: next(ticks))
     with lab:
         for i, (stream, event) in enumerate(facts):
             with el.context(actor=[None, "ann", "bob"][i % 3]):
                 lab.append(stream, [event])
-            if layout == "mixed" and i == len(facts) // 2:
+            if layout in ("mixed", "eras") and i == len(facts) // 2:
                 lab.seal()
-        if layout == "sealed":
+                if layout == "eras":
+                    lab.compact(all=True)
+        if layout in ("sealed", "compacted", "eras"):
             lab.seal()
+        if layout in ("compacted", "eras"):
+            lab.compact(all=True)
         yield lab
 
 
-def answer(model: Model, cut: Cut, tenant: Any, until: int, engine: str, **more: Any) -> Any:
+def answer(model: Model, cut: Cut, tenant: Any, until: int, engine: str, fold: Any = fold_table, **more: Any) -> Any:
     """The table, or the error in words."""
     try:
-        return fold_table(model, cut, tenant, until, engine=engine, **more)
+        return fold(model, cut, tenant, until, engine=engine, **more)
     except EventlabError as why:
         return type(why).__name__, why.message, why.facts.get("position")
 
 
-def agree(model: Model, cut: Cut, tenant: Any, until: int, engines: Sequence[str] = ("loop", "auto", "lifted?")) -> Any:
+def agree(
+    model: Model, cut: Cut, tenant: Any, until: int, engines: Sequence[str] = ("loop", "auto", "lifted?"), fold: Any = fold_table
+) -> Any:
     """Every engine gives what the row fold gives: equal values, types and descriptions, or the same error.
 
     `lifted?` may also say that it does not lift over this log.
     """
-    meant = answer(model, cut, tenant, until, "rows")
+    meant = answer(model, cut, tenant, until, "rows", fold)
     for engine in engines:
-        found = answer(model, cut, tenant, until, engine.rstrip("?"))
+        found = answer(model, cut, tenant, until, engine.rstrip("?"), fold)
         if engine.endswith("?") and isinstance(found, tuple) and found[0] == "NotLiftable":
             continue
         if isinstance(meant, tuple) or isinstance(found, tuple):

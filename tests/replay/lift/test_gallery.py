@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from replay.lift import gallery
-from replay.lift.hostile import agree, logs, written
+from replay.lift.hostile import agree, answer, logs, shown, written
 
 from eventlab.model.models import model_of
-from eventlab.replay.lift import plan_of
+from eventlab.replay.lift import fold_versions, plan_of
 from eventlab.store.base import ALL
 
 OTHERS = (gallery.LineAdded, gallery.PointsEarned)
@@ -24,7 +24,7 @@ def test_every_fold_of_the_gallery_is_understood(model: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("model", gallery.MODELS, ids=lambda cls: cls.__name__)
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_the_engines_agree_with_the_row_fold_at_any_position(model: type[Any], data: st.DataObject) -> None:
     facts = data.draw(logs(model, OTHERS))
@@ -33,3 +33,17 @@ def test_the_engines_agree_with_the_row_fold_at_any_position(model: type[Any], d
         cut = lab.store.cut()
         agree(of, cut, "default", cut.head)
         agree(of, cut, ALL, data.draw(st.integers(0, cut.head), label="until"))
+
+
+@pytest.mark.parametrize("model", gallery.MODELS, ids=lambda cls: cls.__name__)
+@settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(data=st.data())
+def test_the_engines_agree_on_the_state_after_every_event(model: type[Any], data: st.DataObject) -> None:
+    facts = data.draw(logs(model, OTHERS))
+    with written(facts, "memory", None) as lab:
+        cut = lab.store.cut()
+        found = agree(model_of(model), cut, "default", cut.head, fold=fold_versions)
+        if not isinstance(found, tuple) and model_of(model).category is not None:
+            ends = answer(model_of(model), cut, "default", cut.head, "rows")
+            last = {row["_id"]: row for row in shown(found)}
+            assert [last[key] for key in sorted(last)] == shown(ends)

