@@ -204,7 +204,7 @@ def _buckets(segments: Sequence[Segment], pause: Pause) -> int:
     streams: set[str] = set()
     for segment in segments if rows >= 2 * BUCKET_ROWS else ():
         for group in range(segment.metadata.num_row_groups):
-            names = segment.file.read_row_group(group, columns=["stream"], use_threads=False).column(0)
+            names = segment.read([group], ["stream"], ()).column(0)
             streams.update(names.unique().to_pylist())
             pause()
             if len(streams) > rows // BUCKET_ROWS * BUCKET_STREAMS:

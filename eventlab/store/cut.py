@@ -279,8 +279,7 @@ def _recorded_by(segment: Segment, recorded_us: int) -> int:
         return 0
     count = 0
     for group in range(segment.metadata.num_row_groups):
-        table = segment.file.read_row_group(group, columns=["recorded_at"], use_threads=False)
-        times = table.column(0).combine_chunks().view(pa.int64()).to_numpy()
+        times = segment.read([group], ["recorded_at"], ()).column(0).combine_chunks().view(pa.int64()).to_numpy()
         count += int(np.count_nonzero(times <= recorded_us))
     return count
 

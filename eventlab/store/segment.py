@@ -8,6 +8,7 @@ with a digest in the catalog; nothing else is ever opened.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import hashlib
 import threading
 import zlib
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eventlab.errors import Damaged
+from eventlab.errors import Damaged, EventlabError
 from eventlab.store.columns import payload_columns
 from eventlab.store.files import LOCAL_DISK, Disk, write_durably
 
@@ -35,7 +36,7 @@ MAX_ROW_GROUPS: Final = 100
 #: Row groups of a sorted file that are read together when all of it is.
 GROUPS_AT_ONCE: Final = 16
 #: What PyArrow raises over a file that is not what it says it is.
-_UNREADABLE: Final = (pa.ArrowException, LookupError, OSError, OverflowError, TypeError, ValueError)
+_UNREADABLE: Final = (pa.ArrowException, AttributeError, LookupError, OSError, OverflowError, TypeError, ValueError)
 _DELTA: Final = ("position", "version", "commit", "recorded_at", "occurred_at")
 _DICTIONARY: Final = ("stream", "type", "tenant", "actor", "correlation_id")
 
@@ -157,14 +158,21 @@ class Segment:
         if digest != self.digest:
             raise self._changed(digest)
         source.seek(0)
-        try:
+        with self._reading():
             metadata = pq.read_metadata(source)
             names = tuple(name for name in metadata.schema.to_arrow_schema().names if ":" in name)
-        except _UNREADABLE as why:
-            raise self._unreadable(why) from why
         if (metadata.num_rows, names) != (self.rows, self.columns):
             raise self._unreadable(f"it has {metadata.num_rows:,} rows of {', '.join(names) or 'no payload'}")
         return _Opened(source, metadata, threading.local())
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except EventlabError:
+            raise
+        except _UNREADABLE as why:
+            raise self._unreadable(why) from why
 
     def _unreadable(self, why: object) -> Damaged:
         return Damaged(
@@ -195,42 +203,43 @@ class Segment:
         """The row groups that hold positions in `after` < position ≤ `until`."""
         metadata = self.metadata
         found = []
-        for i in range(metadata.num_row_groups):
-            statistics = metadata.row_group(i).column(0).statistics
-            if statistics.max > after and (until is None or statistics.min <= until):
-                found.append(i)
+        with self._reading():
+            for i in range(metadata.num_row_groups):
+                statistics = metadata.row_group(i).column(0).statistics
+                if statistics.max > after and (until is None or statistics.min <= until):
+                    found.append(i)
         return found
 
     @cached_property
     def _last_streams(self) -> list[str]:
         """The last stream of each row group of a sorted file."""
         metadata = self.metadata
-        return [metadata.row_group(i).column(1).statistics.max for i in range(metadata.num_row_groups)]
+        with self._reading():
+            return [metadata.row_group(i).column(1).statistics.max for i in range(metadata.num_row_groups)]
 
     def groups_of(self, stream: str) -> list[int]:
         """The row groups that can hold a stream."""
         metadata = self.metadata
         first = bisect.bisect_left(self._last_streams, stream) if self.by_stream else 0
         found = []
-        for i in range(first, metadata.num_row_groups):
-            statistics = metadata.row_group(i).column(1).statistics
-            if statistics.min > stream:
-                if self.by_stream:
-                    break
-                continue
-            if statistics.max >= stream:
-                found.append(i)
+        with self._reading():
+            for i in range(first, metadata.num_row_groups):
+                statistics = metadata.row_group(i).column(1).statistics
+                if statistics.min > stream:
+                    if self.by_stream:
+                        break
+                    continue
+                if statistics.max >= stream:
+                    found.append(i)
         return found
 
     def read(self, groups: Sequence[int], envelope: Sequence[str], payload: Collection[str] | None) -> pa.Table:
         """Some columns of some row groups; `payload` None asks for every payload column."""
         wanted = [c for c in self.columns if payload is None or c in payload]
-        try:
+        with self._reading():
             table = self.file.read_row_groups(list(groups), columns=[*envelope, *wanted], use_threads=False)
             # Parquet brings fixed-size binary, maps and the rest back as they were; only column order is set here.
             return table.select([*envelope, *wanted])
-        except _UNREADABLE as why:
-            raise self._unreadable(why) from why
 
     def of_stream(self, stream: str, envelope: Sequence[str], payload: Collection[str] | None) -> pa.Table | None:
         """The rows of one stream in version order: look at the names first, then read only the row groups that have it."""
@@ -238,7 +247,7 @@ class Segment:
             return None
         parts = []
         for group in self.groups_of(stream):
-            names = self.file.read_row_group(group, columns=["stream"], use_threads=False).column(0)
+            names = self.read([group], ["stream"], ()).column(0)
             mask = pc.equal(names, stream)
             if pc.any(mask).as_py():
                 parts.append(self.read([group], envelope, payload).filter(mask))

@@ -368,7 +368,7 @@ def test_an_upgrade_killed_at_any_statement_leaves_a_store_that_can_be_upgraded(
         upgrade.sqlite3.connect = lambda *a, **k: connect(*a, **k, factory=Dying)
         upgrade.upgrade(Path(sys.argv[1]))
     """
-    for statements in range(len(STEPS[1]) + 7):
+    for statements in range(len(STEPS[1]) + 8):
         victim = tmp_path / f"victim-{statements}"
         shutil.copytree(path, victim)
         command = [sys.executable, "-c", textwrap.dedent(script), str(victim), str(statements)]
