@@ -280,11 +280,10 @@ def show_segment(store: DiskStore, named: str) -> ShownSegment:
     problems: list[str] = []
     with store.inspect() as catalog:
         listed = _files(catalog, store.root, problems)
-        if named.isdecimal():
-            found = [file for file in listed if str(file.number) == named]
-        else:
-            whole = [file for file in listed if named in (file.name, file.path.name, str(file.path))]
-            found = whole or [file for file in listed if named and named in file.name]
+        # A part of a name may be all digits too, so a number is tried first, and then the names.
+        found = [file for file in listed if named == str(file.number)]
+        found = found or [file for file in listed if named in (file.name, file.path.name, str(file.path))]
+        found = found or [file for file in listed if named and named in file.name]
     if not found:
         hint = "; ".join(problems) or "eventlab show --catalog lists them with their numbers"
         raise Refused(f"there is no segment {named!r}", hint=hint)
