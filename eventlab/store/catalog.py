@@ -151,8 +151,9 @@ class Catalog:
     def _check(self, connection: sqlite3.Connection, create: bool) -> bool:
         """Whether this database is a catalog; `NoStore` for another program's, `NewerFormat` for one from the future."""
         try:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            # One statement sees one moment: in between two, another process may make the store.
+            look = "SELECT application_id, (SELECT count(*) FROM sqlite_master) FROM pragma_application_id"
+            application, tables = connection.execute(look).fetchone()
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as why:

@@ -31,6 +31,7 @@ from eventlab.errors import (
     UnsafeDisk,
 )
 from eventlab.model.schema import Schema
+from eventlab.store.catalog import Catalog
 from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.files import file_system, refuse_unsafe_disk, write_durably
 from eventlab.testing.contract import append, chunk, draft, rows, stream_rows
@@ -236,6 +237,27 @@ def test_ctrl_c_in_the_middle_of_an_ingest_leaves_whole_chunks_and_it_goes_on_fr
 
 
 # -- opening ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_another_process_makes_while_it_is_opened_is_no_other_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(sqlite3.Connection):
+        """Before it is asked a second time, somebody else has made the store."""
+
+        def execute(self, *given: Any) -> sqlite3.Cursor:
+            found = super().execute(*given)
+            monkeypatch.undo()
+            Catalog(tmp_path, read_only=False, create=True).close()
+            return found
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as begun:
+        begun.execute("PRAGMA journal_mode=WAL")
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **k, factory=Slow))
+    Catalog(tmp_path, read_only=False, create=True).close()
+    with opened(tmp_path) as store:
+        assert store.cut().head == 0
 
 
 def test_one_path_is_one_store_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
