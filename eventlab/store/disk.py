@@ -503,9 +503,10 @@ def _look(root: Path, create: bool) -> bool:
     """Whether there is a store; `NoStore` where there is something else, or nothing and none is to be made."""
     if root.exists() and not root.is_dir():
         raise NoStore(f"{root} is a file, not the folder of a store", hint="name a folder", path=str(root))
+    # The folder first and the catalog then: in the other order, another process may make the store in between.
+    others = [p.name for p in root.iterdir() if p.name != "write.lock"] if root.exists() else []
     if (root / "catalog.sqlite").exists():
         return True
-    others = [p.name for p in root.iterdir() if p.name != "write.lock"] if root.exists() else []
     if others:
         raise NoStore(
             f"{root} holds {len(others)} other files ({', '.join(sorted(others)[:3])}, …) and no catalog: it is not a store",

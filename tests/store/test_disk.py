@@ -260,6 +260,19 @@ def test_a_store_that_another_process_makes_while_it_is_opened_is_no_other_progr
         assert store.cut().head == 0
 
 
+def test_a_store_that_another_process_makes_while_its_folder_is_listed_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made_meanwhile(folder: Path) -> Iterator[Path]:
+        monkeypatch.undo()
+        Catalog(folder, read_only=False, create=True).close()
+        return folder.iterdir()
+
+    monkeypatch.setattr(Path, "iterdir", made_meanwhile)
+    with opened(tmp_path) as store:
+        assert store.cut().head == 0
+
+
 def test_one_path_is_one_store_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log"
     link = tmp_path / "link"
