@@ -158,7 +158,8 @@ def _ingest(lab: Lab, demo: Demo, console: Console) -> None:
                          "'FlightArrived', 'FlightCancelled') group by all order by n desc")  # fmt: skip
         demo.by_type = dict(counts.iter_rows())
     # Files that were compacted since are still there for whoever reads them; the log is what is live.
-    size = sum(segment.bytes for segment in lab.store.segments()) if isinstance(lab.store, DiskStore) else 0
+    assert isinstance(lab.store, DiskStore)
+    size = sum(segment.bytes for segment in lab.store.segments())
     table = _table("1 · The flights of 2013 as events", "event", "in the log", "expected")
     for name, expected in BY_TYPE.items():
         _row(table, name, demo.by_type.get(name, 0), expected)

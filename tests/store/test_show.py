@@ -6,6 +6,7 @@ import random
 import shutil
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,14 @@ def test_a_segment_is_shown_by_its_number_its_file_and_a_part_of_its_name(store:
         assert (shown.first, shown.last, shown.rows, shown.bytes) == (segment.first, segment.last, segment.rows, segment.bytes)
         assert (shown.tenant, shown.category, shown.level) == (segment.tenant, segment.category, segment.level)
         assert (shown.digest, shown.problems) == (RIGHT, ())
+
+
+def test_digits_are_a_part_of_a_segments_name_where_no_segment_has_that_number(store: DiskStore) -> None:
+    ends = Counter(segment.last for segment in store.segments() if segment.level == 0)
+    alone = [segment for segment in store.segments() if segment.level == 0 and ends[segment.last] == 1]
+    assert alone
+    for segment in alone:
+        assert show_segment(store, f"{segment.last:019d}") == show_segment(store, str(segment.id))
 
 
 def test_the_columns_of_a_segment_are_those_of_its_table(store: DiskStore) -> None:
