@@ -22,6 +22,7 @@ from eventlab.model.types import (
     DAY_ZERO,
     FLOAT_EXACT,
     INT64_MAX,
+    MAX_PAYLOAD_DEPTH,
     MOMENT_MAX,
     MOMENT_MIN,
     AnyFloat,
@@ -424,7 +425,10 @@ def loads(text: str) -> Any:
     Traceback (most recent call last):
     ValueError: the key 'a' occurs twice
     """
-    return json.loads(text, object_pairs_hook=_distinct)
+    try:
+        return json.loads(text, object_pairs_hook=_distinct)
+    except RecursionError:
+        raise ValueError(f"it is nested too deeply: more than {MAX_PAYLOAD_DEPTH} lists and dicts deep") from None
 
 
 def _distinct(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -9,13 +9,22 @@ from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from eventlab.errors import IngestRefused, SourceMissing
+from eventlab.errors import EventlabError, IngestRefused, SourceMissing
 from eventlab.integration.convert import UNFIT, loads, refused_value
+from eventlab.store.files import free_memory
+from eventlab.store.segment import expanded_bytes
 
 SUFFIXES: Final = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+#: What an ingest needs for each row beside the frame, and how many rows it copies at a time.
+ROW_BYTES: Final = 64
+ROWS_AT_ONCE: Final = 250_000
+#: How files begin that gzip, zlib and zstd write.
+_COMPRESSED: Final = (b"\x1f\x8b", b"\x78\x01", b"\x78\x9c", b"\x78\xda", b"\x28\xb5\x2f\xfd")
 _PANDAS_INDEX: Final = re.compile(r"__index_level_\d+__")
-_UNFIT_ARROW: Final = (*UNFIT, pa.ArrowException, pl.exceptions.PolarsError)
+#: A panic is what Polars raises over a type or a file that its authors did not think of.
+_UNFIT_ARROW: Final = (*UNFIT, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def read(data: Any) -> tuple[pl.DataFrame, str]:
@@ -29,7 +38,12 @@ def read(data: Any) -> tuple[pl.DataFrame, str]:
         return _read_file(path), path.name
     if hasattr(data, "__arrow_c_stream__"):
         try:
-            frame = pl.from_arrow(pa.table(data))
+            table = pa.table(data)
+            for field in table.schema:
+                _refuse_type(field.type, field.name, type(data).__name__)
+            frame = pl.from_arrow(table)
+        except EventlabError:
+            raise
         except _UNFIT_ARROW as why:
             raise IngestRefused(
                 f"the {type(data).__name__} cannot be read as a table: {why}", hint="one type a column; nothing was stored"
@@ -42,6 +56,17 @@ def read(data: Any) -> tuple[pl.DataFrame, str]:
     )
 
 
+def _refuse_type(kind: pa.DataType, column: str, what: str) -> None:
+    """Refuse Arrow types that Polars has no column for, however deep they lie."""
+    unknown = (pa.types.is_union, pa.types.is_interval, pa.types.is_run_end_encoded, pa.types.is_decimal256)
+    if any(test(kind) for test in unknown):
+        raise IngestRefused(
+            f"the {what}: column {column!r} has type {kind}, which has no stored form", hint="cast it first", column=column
+        )
+    for i in range(kind.num_fields):
+        _refuse_type(kind.field(i).type, column, what)
+
+
 def _read_file(path: Path) -> pl.DataFrame:
     if not path.exists():
         raise SourceMissing(f"there is no file {path}", hint="check the path", path=str(path))
@@ -50,14 +75,46 @@ def _read_file(path: Path) -> pl.DataFrame:
         what = f"files of type {suffix or 'no type'} are not read" if path.is_file() else "that is no file"
         raise IngestRefused(f"{path}: {what}", hint=", ".join(SUFFIXES), path=str(path))
     try:
+        _refuse_compressed(path, suffix)
         if suffix == ".parquet":
-            return pl.read_parquet(path, glob=False, hive_partitioning=False)
+            return _read_parquet(path)
         if suffix in (".jsonl", ".ndjson"):
             return _read_json_lines(path)
         # Text first: the declared types say what a column means, not a guess over its first rows.
         return pl.read_csv(path, infer_schema=False, separator="\t" if suffix == ".tsv" else ",", glob=False)
-    except (pl.exceptions.PolarsError, OSError) as why:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as why:
         raise IngestRefused(f"{path} cannot be read: {why}", hint="nothing was stored", path=str(path)) from None
+
+
+def _refuse_compressed(path: Path, suffix: str) -> None:
+    """Text that is compressed is refused: a reader that unpacks it unasked does not know how much will come."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if suffix in (".csv", ".tsv") and start.startswith(_COMPRESSED):
+        raise IngestRefused(f"{path} is compressed", hint="unpack it first; nothing was stored", path=str(path))
+
+
+def _read_parquet(path: Path) -> pl.DataFrame:
+    """A Parquet file, unless it would take more memory than there is: a few hundred bytes of it can hold any number of rows."""
+    metadata = pq.read_metadata(path)
+    rows = metadata.num_rows
+    _refuse_vast(path, rows, expanded_bytes(metadata, range(metadata.num_row_groups)) + rows * ROW_BYTES)
+    frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
+    # Text that occurs again and again is kept once here, and copied for each row when it is stored.
+    _refuse_vast(path, rows, int(frame.estimated_size() * min(1.0, ROWS_AT_ONCE / max(1, rows))) * 2)
+    return frame
+
+
+def _refuse_vast(path: Path, rows: int, size: int) -> None:
+    free = free_memory()
+    if free is not None and size > free:
+        raise IngestRefused(
+            f"{path} holds {rows:,} rows in {path.stat().st_size:,} bytes, and takes at least {size:,} bytes of memory, of which "
+            f"{free:,} are free",
+            hint="nothing was stored; ingest it in parts, or where there is more memory",
+            path=str(path),
+            rows=rows,
+        )
 
 
 def _read_json_lines(path: Path) -> pl.DataFrame:

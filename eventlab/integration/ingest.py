@@ -29,6 +29,8 @@ from eventlab.temporal.reader import Bar
 __all__ = ["CHUNK_ROWS", "Ingested", "Prepared", "Rows", "ingest", "prepare", "rows"]
 
 CHUNK_ROWS: Final = 250_000
+#: How the digest of a chunk is made; stores keep it, and compare only digests of one form.
+_DIGEST_FORM: Final = 2
 
 
 @dataclass(frozen=True)
@@ -126,27 +128,46 @@ def _chunk(
     parts: Sequence[Prepared], starts: np.ndarray[Any, Any], picked: np.ndarray[Any, Any], number: int, shared: _Shared
 ) -> Chunk:
     """The rows at these places of the whole order, as one table a category."""
-    tables: dict[str, list[pa.Table]] = {}
-    digest = hashlib.blake2b(digest_size=16)
+    pieces: dict[str, list[tuple[pa.Table, np.ndarray[Any, Any]]]] = {}
+    digest = hashlib.sha256(b"imported" if shared.imported else b"")
     for i, part in enumerate(parts):
         offsets = np.flatnonzero((picked >= starts[i]) & (picked < starts[i + 1]))
         if len(offsets):
-            table = _table(part, picked[offsets] - starts[i], offsets, int(starts[i]), shared)
+            table = _table(part, picked[offsets] - starts[i], int(starts[i]), shared)
             _digest_rows(digest, table, timed=part.times is not None)
-            tables.setdefault(part.category, []).append(table)
-    whole = {
-        category: pa.concat_tables(some, promote_options="default").sort_by("offset").combine_chunks()
-        for category, some in tables.items()
-    }
+            pieces.setdefault(part.category, []).append((table, offsets))
+    whole = {category: _merged(some, len(picked), shared) for category, some in pieces.items()}
     schemas = tuple({part.schema.key: part.schema for part in parts}.values())
     # The number of all rows too: a source that grew has changed, also where its first chunks have not.
-    stamp = f"{pa.__version__}|{shared.rows}|".encode() + digest.digest()
+    stamp = f"{pa.__version__}/{_DIGEST_FORM}|{shared.rows}|".encode() + digest.digest()
     return Chunk(shared.source, number, stamp, len(picked), whole, schemas, shared.imported)
+
+
+def _merged(pieces: Sequence[tuple[pa.Table, np.ndarray[Any, Any]]], rows: int, shared: _Shared) -> pa.Table:
+    """Pieces of a chunk as one table in its order, with what all rows have in common."""
+    offsets = np.concatenate([places for _, places in pieces])
+    table = pa.concat_tables([piece for piece, _ in pieces], promote_options="default").combine_chunks()
+    if len(pieces) > 1:
+        at = np.full(rows, -1, np.int64)
+        at[offsets] = np.arange(len(offsets))
+        at = at[at >= 0]
+        offsets, table = offsets[at], table.take(pa.array(at))
+    count, context = len(offsets), shared.context
+    common: dict[str, Any] = {
+        "offset": pa.array(offsets, pa.int64()),
+        "correlation_id": _constant(context.correlation_id and context.correlation_id.bytes, pa.binary(16), count),
+        "causation_id": _constant(context.causation_id and context.causation_id.bytes, pa.binary(16), count),
+        "actor": _constant(context.actor, pa.string(), count),
+    }
+    if shared.imported:
+        common["recorded_at"] = table.column("occurred_at")
+    names = [*common, *table.column_names]
+    return pa.table([*common.values(), *table.columns], names=names)
 
 
 def _digest_rows(digest: Any, table: pa.Table, *, timed: bool) -> None:
     """Mix in what the rows say: not their ids, not who ingests them, nor the time of an ingest that has none of its own."""
-    unsaid = {"event_id", "correlation_id", "causation_id", "actor", *(() if timed else ("occurred_at",))}
+    unsaid = {"event_id", *(() if timed else ("occurred_at",))}
     for name in table.column_names:
         if name in unsaid:
             continue
@@ -156,34 +177,36 @@ def _digest_rows(digest: Any, table: pa.Table, *, timed: bool) -> None:
             # What lies in memory under a null is chance.
             digest.update(column.is_valid().to_numpy(zero_copy_only=False).tobytes())
             column = column.drop_null()
+        if pa.types.is_nested(column.type) or pa.types.is_boolean(column.type):
+            # So is what lies under a null further down, and in the last byte of bits; a copy has neither.
+            column = column.take(pa.array(np.arange(len(column))))
         digest.update(pa.record_batch([column], names=[name]).serialize())
 
 
-def _table(part: Prepared, at: np.ndarray[Any, Any], offsets: np.ndarray[Any, Any], start: int, shared: _Shared) -> pa.Table:
-    """Some rows of one source, with the envelope but for what the log decides."""
-    count, context = len(at), shared.context
+def _table(part: Prepared, at: np.ndarray[Any, Any], start: int, shared: _Shared) -> pa.Table:
+    """Some rows of one source, with what they say themselves of the envelope."""
+    count = len(at)
+    # A source in order of time is cut and not copied.
+    low, run = int(at[0]), int(at[-1]) - int(at[0]) + 1 == count and bool((np.diff(at) == 1).all())
     index = pl.Series(at)
-    times = part.times.gather(index).to_physical().to_numpy() if part.times is not None else None
+
+    def picked(series: pl.Series) -> pl.Series:
+        return series.slice(low, count) if run else series.gather(index)
+
+    times = picked(part.times).to_physical().to_numpy() if part.times is not None else None
     now = time.time_ns() // 1000
     occurred = pa.array(times if times is not None else np.full(count, now), pa.int64()).view(pa.timestamp("us", "UTC"))
-    ids = part.ids.gather(index).to_list() if part.ids is not None else None
+    ids = picked(part.ids).to_list() if part.ids is not None else None
     arrays: dict[str, Any] = {
-        "offset": pa.array(offsets, pa.int64()),
-        "stream": part.streams.gather(index).to_arrow().cast(pa.string()),
+        "stream": picked(part.streams).to_arrow().cast(pa.string()),
         "type": pa.repeat(pa.scalar(part.schema.name), count),
         "schema_version": pa.repeat(pa.scalar(part.schema.version, pa.int16()), count),
         "event_id": pa.array(ids, pa.binary(16)) if ids is not None else _row_ids(shared, at + start, occurred),
         "occurred_at": occurred,
-        "correlation_id": _constant(context.correlation_id and context.correlation_id.bytes, pa.binary(16), count),
-        "causation_id": _constant(context.causation_id and context.causation_id.bytes, pa.binary(16), count),
-        "actor": _constant(context.actor, pa.string(), count),
-        "tags": part.tags.gather(index).to_arrow().cast(pa.list_(pa.string())) if part.tags is not None else _no_tags(count),
+        "tags": picked(part.tags).to_arrow().cast(pa.list_(pa.string())) if part.tags is not None else _no_tags(count),
     }
-    if shared.imported:
-        arrays["recorded_at"] = occurred
-    payload = part.payload[index] if part.payload.width else part.payload
-    for column in part.payload.columns:
-        arrays[column] = payload[column].to_arrow().cast(codec(Leaf.parse(column).tag).arrow)
+    for column in part.payload:
+        arrays[column.name] = picked(column).to_arrow().cast(codec(Leaf.parse(column.name).tag).arrow)
     return pa.table(arrays)
 
 
@@ -259,7 +282,7 @@ def _refuse_early(store: Store, source: str, imported: bool, times: Any, done: M
 
 
 def _refuse_changed(before: ChunkState, chunk: Chunk) -> None:
-    """A source that was ingested must be the same now; digests of another PyArrow are not compared."""
+    """A source that was ingested must be the same now; digests of another PyArrow or another form are not compared."""
     then, now = before.digest.split(b"|", 2), chunk.digest.split(b"|", 2)
     if before.rows != chunk.rows or then[1] != now[1] or (then[0] == now[0] and then[2] != now[2]):
         counts = f"{int(then[1]):,} rows then, {int(now[1]):,} now"

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from eventlab.errors import IngestRefused, InvalidName, InvalidValue
 from eventlab.integration.convert import (
@@ -29,7 +32,7 @@ from eventlab.model.names import MAX_NAME_BYTES, check_distinct, check_plain, ch
 from eventlab.model.schema import Schema
 from eventlab.model.types import FieldType, Leaf, Record
 from eventlab.replay.tables import uuid_text
-from eventlab.store.base import MAX_TAGS
+from eventlab.store.base import MAX_PAYLOAD_BYTES, MAX_TAGS
 from eventlab.store.columns import codec
 
 
@@ -113,6 +116,7 @@ def prepare(part: Rows) -> Prepared:
         ids = stored_series(given, "uuid", where, None)
         refuse_rows(given, ids.is_null() | ids.is_duplicated(), where, part.event_id, "is missing or occurs twice")
     schema, payload = _of_class(kind, source) if kind is not None else _of_frame(name, source)
+    _refuse_large(payload, where)
     tags = _tags(kind, source, payload)
     return Prepared(schema, split_stream(part.stream)[0], where, streams, times, ids, tags, payload)
 
@@ -182,6 +186,9 @@ def _streams(source: _Source) -> pl.Series:
         if name is not None:
             column = source.column(name)
             refuse_rows(column, column.is_null(), where, name, "is missing, and it names the stream")
+            if column.dtype == pl.String:
+                # Before a name is made of it for every row.
+                refuse_rows(column, column.str.len_bytes() > MAX_NAME_BYTES, where, name, "cannot name a stream: it is too long")
             if not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Date, pl.Categorical, pl.Enum, pl.Null)):
                 raise IngestRefused(
                     f"{where}: column {name!r} of type {column.dtype} names the stream", hint="cast it to text", column=name
@@ -190,7 +197,8 @@ def _streams(source: _Source) -> pl.Series:
     streams = source.frame.select(pl.concat_str(parts).alias("stream"))["stream"]
     if len(streams) != len(source):  # a template without columns
         streams = streams.new_from_index(0, len(source))
-    refuse_rows(streams, _unplain(streams) | streams.str.contains(r"^[^-]*-$"), where, "stream", "cannot name a stream")
+    nothing = pieces[0][0].split("-", 1)[0] + "-"  # a category, and no id
+    refuse_rows(streams, _unplain(streams) | (streams == nothing), where, "stream", "cannot name a stream")
     return streams
 
 
@@ -212,7 +220,13 @@ def _pieces(template: str) -> list[tuple[str, str | None]]:
 
 def _unplain(texts: pl.Series) -> pl.Series:
     """Which texts cannot stand in a name."""
-    return (texts.str.len_bytes() > MAX_NAME_BYTES) | texts.str.contains(r"[\x00-\x1f\x7f]")
+    long = texts.str.len_bytes() > MAX_NAME_BYTES
+    # All bytes at once: no byte of a longer UTF-8 sequence is below 0x80.
+    data = texts.to_arrow().cast(pa.large_string()).buffers()[2]
+    codes = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    if not ((codes < 0x20) | (codes == 0x7F)).any():
+        return long
+    return long | texts.str.contains(r"[\x00-\x1f\x7f]")
 
 
 # -- payload ---------------------------------------------------------------------------------------------------------------
@@ -322,6 +336,45 @@ def _of_frame(name: str, source: _Source) -> tuple[Schema, pl.DataFrame]:
     return schema, pl.DataFrame(columns)
 
 
+def _refuse_large(payload: pl.DataFrame, where: str) -> None:
+    """Refuse rows whose payload no append would take either."""
+    if payload.estimated_size() <= MAX_PAYLOAD_BYTES:
+        return
+    sizes = np.zeros(len(payload), np.int64)
+    for series in payload:
+        if series.dtype == pl.String:
+            sizes += series.str.len_bytes().fill_null(0).to_numpy()
+        elif series.dtype.is_nested() or series.dtype == pl.Binary:
+            sizes += _sizes(series.to_arrow())
+    if (size := int(sizes.max(initial=0))) > MAX_PAYLOAD_BYTES:
+        row = int(sizes.argmax()) + 1
+        raise IngestRefused(
+            f"{where}: row {row:,} has {size:,} bytes of payload, and {MAX_PAYLOAD_BYTES:,} are allowed",
+            hint="nothing was stored; keep large things elsewhere, and their address or digest in the event",
+            row=row,
+        )
+
+
+def _sizes(array: pa.Array) -> np.ndarray[Any, Any]:
+    """At least so many bytes does each value take, with all that is in it."""
+    kind = array.type
+    if pa.types.is_map(kind):
+        array = array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+        kind = array.type
+    if pa.types.is_struct(kind):
+        return sum((_sizes(part) for part in array.flatten()), np.zeros(len(array), np.int64))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        ends, before = np.cumsum(lengths), np.concatenate([[0], np.cumsum(_sizes(array.flatten()))])
+        return np.asarray(before[ends] - before[ends - lengths])
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        array = array.cast(pa.large_binary())
+        kind = array.type
+    if pa.types.is_large_string(kind) or pa.types.is_string(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary(kind):
+        return np.asarray(pc.binary_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
+    return np.ones(len(array), np.int64)
+
+
 def _tags(kind: EventType | None, source: _Source, payload: pl.DataFrame) -> pl.Series | None:
     """Tags of the fields declared `Tag[...]`, and the constant ones, spelled as an append spells them."""
     given, mapped, count = source.part.tags, source.part.fields or {}, len(source)
@@ -341,8 +394,12 @@ def _tags(kind: EventType | None, source: _Source, payload: pl.DataFrame) -> pl.
     if not count or not (of_fields or constant):
         return None
     texts = [*of_fields.values(), *(pl.Series([text]).new_from_index(0, count) for text in constant)]
-    frame = pl.DataFrame([series.rename(str(i)) for i, series in enumerate(texts)])
-    return frame.select(pl.concat_list(pl.all()).list.drop_nulls().list.unique(maintain_order=True).alias("tags"))["tags"]
+    frame, tags = pl.DataFrame([series.rename(str(i)) for i, series in enumerate(texts)]), pl.concat_list(pl.all())
+    if any(series.null_count() for series in texts):
+        tags = tags.list.drop_nulls()
+    if len(texts) > 1:
+        tags = tags.list.unique(maintain_order=True)
+    return frame.select(tags.alias("tags"))["tags"]
 
 
 def _tag_value(leaf: Leaf) -> pl.Expr:

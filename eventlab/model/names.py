@@ -85,7 +85,8 @@ def check_plain(text: str, what: str) -> str:
 def check_type_name(name: str) -> str:
     """The stored name of a type: letters, digits, dots and underscores, beginning with a letter."""
     if not isinstance(name, str) or not _TYPE.match(name):
-        raise InvalidName(f"{name!r} cannot name a type", hint="letters, digits, '_' and '.', beginning with a letter")
+        shown = repr(name)[:60] if isinstance(name, str) else f"a {type(name).__name__}"
+        raise InvalidName(f"{shown} cannot name a type", hint="letters, digits, '_' and '.', beginning with a letter")
     return check_plain(name, "type")
 
 

@@ -53,6 +53,8 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MOMENT_MIN = (dt.datetime.min.replace(tzinfo=dt.UTC) - EPOCH) // MICROSECOND
 MOMENT_MAX = (dt.datetime.max.replace(tzinfo=dt.UTC) - EPOCH) // MICROSECOND
 FLOAT_EXACT = 2**53
+#: Lists and dicts may hold one another so deep, where a field may hold anything: every reader of JSON can follow.
+MAX_PAYLOAD_DEPTH = 100
 
 WIDE = decimal.Context(prec=80, traps=[decimal.InvalidOperation])
 _EXACT = decimal.Context(prec=80, traps=[decimal.InvalidOperation, decimal.Inexact])
@@ -531,18 +533,23 @@ def _check_json(value: Any, path: str) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _only_json(value: Any, path: str) -> None:
+def _only_json(value: Any, path: str, depth: int = 0) -> None:
+    if depth >= MAX_PAYLOAD_DEPTH and isinstance(value, (list, dict)):
+        raise InvalidValue(
+            f"{path[:60]}… is nested more than {MAX_PAYLOAD_DEPTH} lists and dicts deep",
+            hint="store it flatter, or as text of its own",
+        )
     if isinstance(value, str):
         check_text(value, path)
     elif isinstance(value, float):
         _check_float(value, path)
     elif isinstance(value, list):
         for i, item in enumerate(value):
-            _only_json(item, f"{path}[{i}]")
+            _only_json(item, f"{path}[{i}]", depth + 1)
     elif isinstance(value, dict):
         for key, item in value.items():
             check_text(key, f"{path} (a key)")
-            _only_json(item, f"{path}[{key!r}]")
+            _only_json(item, f"{path}[{key!r}]", depth + 1)
     elif value is not None and (not isinstance(value, int) or isinstance(value, enum.Enum)):
         raise _wrong(value, path, "a union or Any", "it is stored as JSON: text, numbers, bools, None, lists, dicts")
 

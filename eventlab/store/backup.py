@@ -18,7 +18,7 @@ from typing import IO
 
 from eventlab.errors import Damaged, NoStore
 from eventlab.store.disk import DiskStore, open_store
-from eventlab.store.files import disk_errors, file_digest, make_folders, write_durably
+from eventlab.store.files import LOCAL_DISK, disk_errors, file_digest, make_folders, write_durably
 from eventlab.store.verify import verify
 
 
@@ -43,7 +43,9 @@ def backup(store: DiskStore, to: Path, *, now: Callable[[], int]) -> BackedUp:
             make_folders(temporary)
             _copy_catalog(store, temporary / "catalog.sqlite")
             _copy_segments(store.root, temporary)
-            os.rename(temporary, target)
+            LOCAL_DISK.rename(temporary, target)
+            # As for a file: without it a crash can lose the name of a backup that was said to be done.
+            LOCAL_DISK.sync_folder(target.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

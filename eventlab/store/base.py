@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab.errors import Damaged
+from eventlab.errors import Damaged, EventlabError
 from eventlab.model.events import EventType
 from eventlab.model.filters import EVERYTHING, Clause, Filter
 from eventlab.model.meta import Recorded
 from eventlab.model.schema import Schema
+from eventlab.model.types import MAX_PAYLOAD_DEPTH as MAX_PAYLOAD_DEPTH
 from eventlab.model.types import back_of
-from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, payload_array, payload_columns, stored_column
+from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, fits, payload_array, payload_columns, stored_column
 
 #: The envelope columns a fold needs when its `evolve` does not look at the metadata.
 FOLD_ENVELOPE: Final = ("position", "stream", "version", "type", "schema_version", "tenant")
@@ -319,7 +320,7 @@ def unpack(blob: bytes) -> Any:
     """The stored values that `pack` wrote."""
     try:
         return _decoder.decode(blob)
-    except (msgspec.DecodeError, ValueError) as why:
+    except (msgspec.DecodeError, RecursionError, TypeError, ValueError) as why:
         raise Damaged(f"a stored payload of {len(blob)} bytes cannot be read: {why}", hint="eventlab verify") from None
 
 
@@ -347,22 +348,61 @@ def checksum(*values: Any) -> bytes:
 
 
 def rows_to_table(rows: Sequence[Row], schemas: Mapping[tuple[str, int], Schema]) -> pa.Table:
-    """Rows of one category as a table: the envelope, then every payload column that a type among them has."""
+    """Rows of one category as a table: the envelope, then every payload column that a type among them has.
+
+    `Damaged`, with the position, where a payload is not one of its type.
+    """
     arrays = [
         pa.array([getattr(row, name) for row in rows], kind.type if name not in ("recorded_at", "occurred_at") else pa.int64())
         for name, kind in ((f.name, f) for f in ENVELOPE)
     ]
     arrays = [a.view(f.type) if a.type != f.type else a for a, f in zip(arrays, ENVELOPE, strict=True)]
     used = sorted({(row.type, row.schema_version) for row in rows})
+    for key in used:
+        refuse_misfit(schema_of(schemas, key), [row for row in rows if (row.type, row.schema_version) == key])
     columns = sorted({column for key in used for column in schemas[key].columns})
     place = {key: {c: i for i, c in enumerate(schemas[key].columns)} for key in used}
     names = list(ENVELOPE.names)
     for column in columns:
         at = [place[row.type, row.schema_version].get(column) for row in rows]
         values = [None if i is None else row.payload[i] for i, row in zip(at, rows, strict=True)]
-        arrays.append(payload_array(column, values))
+        try:
+            arrays.append(payload_array(column, values))
+        except (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError) as why:
+            raise _misfit(rows, column, values) from why
         names.append(column)
     return pa.table(arrays, names=names)
+
+
+def refuse_misfit(schema: Schema, rows: Sequence[Row]) -> None:
+    """`Damaged`, with the position, where the payload of one of these rows cannot be one of their type."""
+    count = len(schema.columns)
+    for row in rows:
+        if len(row.payload) != count:
+            raise not_its_type(row.position, row.type, f"it has {len(row.payload)} values, and {count} columns")
+    for i, leaf in enumerate(schema.leaves):
+        if not fits(leaf.tag, [row.payload[i] for row in rows]):
+            bad = next(row for row in rows if not fits(leaf.tag, [row.payload[i]]))
+            raise not_its_type(bad.position, bad.type, f"{bad.payload[i]!r:.60} in {leaf.column}")
+
+
+def _misfit(rows: Sequence[Row], column: str, values: Sequence[Any]) -> Damaged:
+    """The error for the first of these rows whose value has no place in its column."""
+    for row, value in zip(rows, values, strict=True):
+        try:
+            payload_array(column, [value])
+        except (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError):
+            return not_its_type(row.position, row.type, f"{value!r:.60} in {column}")
+    return not_its_type(rows[0].position, rows[0].type, f"the values of {column}, and of the {len(rows) - 1:,} events after it")
+
+
+def not_its_type(position: int, name: str, what: str) -> Damaged:
+    """The error for a stored payload that its type cannot have."""
+    return Damaged(
+        f"the event at position {position:,} does not hold a {name}: {what}",
+        hint="eventlab verify tells what else is damaged; restore a backup",
+        position=position,
+    )
 
 
 class EnvelopeLists:
@@ -448,7 +488,7 @@ class Batch:
             payload = {column: stored_column(table, column) for column in payload_columns(table)}
             nothing = [None] * len(table)
             columns_of = {
-                key: [payload.get(column, nothing) for column in self.schemas[key].columns]
+                key: [payload.get(column, nothing) for column in schema_of(self.schemas, key).columns]
                 for key in set(zip(envelope["type"], envelope["schema_version"], strict=True))
             }
             for i, values in enumerate(zip(*envelope.values(), strict=True)):
@@ -523,9 +563,11 @@ class RowBatch(Batch):
             kind = class_of(key[0])
             if kind == IGNORED:
                 continue
-            schema = schema_of(self.schemas, key)
-            columns = [list(column) for column in zip(*(self._rows[i].payload for i in places), strict=True)]
-            for i, event in zip(places, decoded_events(kind, schema, columns, len(places)), strict=True):
+            schema, rows = schema_of(self.schemas, key), [self._rows[i] for i in places]
+            refuse_misfit(schema, rows)
+            columns = [list(column) for column in zip(*(row.payload for row in rows), strict=True)]
+            positions = [row.position for row in rows]
+            for i, event in zip(places, decoded_events(kind, schema, columns, positions), strict=True):
                 out[i] = event
         return out
 
@@ -547,12 +589,36 @@ def schema_of(schemas: Mapping[tuple[str, int], Schema], key: tuple[str, int]) -
     return schema
 
 
-def decoded_events(kind: EventType | None, schema: Schema, columns: Sequence[list[Any]], count: int) -> list[Any]:
-    """Events of a class, or dicts of plain values where there is none, from one list of stored values a leaf."""
-    if kind is None:
-        return plain_payloads(schema, columns, count)
-    # A stored version without fields still says how many events there are.
-    return kind.decode(schema, columns or [[None] * count]) if count else []
+def decoded_events(
+    kind: EventType | None, schema: Schema, columns: Sequence[list[Any]], positions: Sequence[int]
+) -> list[Any]:
+    """Events of a class, or dicts of plain values where there is none, from one list of stored values a leaf.
+
+    `Damaged`, with the position, where a value cannot be one of its type.
+    """
+    count = len(positions)
+    try:
+        if kind is None:
+            return plain_payloads(schema, columns, count)
+        # A stored version without fields still says how many events there are.
+        return kind.decode(schema, columns or [[None] * count]) if count else []
+    except EventlabError:
+        raise
+    except Exception as why:
+        # A class may have a mind of its own; it is damage where the value could not be read without one either.
+        for leaf, values in zip(schema.leaves, columns, strict=True):
+            for position, value in zip(positions, values, strict=True):
+                if not _reads(leaf.tag, value):
+                    raise not_its_type(position, schema.name, f"{value!r:.60} in {leaf.column}") from why
+        raise
+
+
+def _reads(tag: str, value: Any) -> bool:
+    try:
+        back_of(tag)(value) if value is not None else None
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _decoded(
@@ -575,7 +641,7 @@ def _decoded(
             own = table.select([c for c in table.column_names if c == "position" or c in schema.columns])
             part = own if at is None else own.take(pa.array(at))
             columns = [stored_column(part, column) for column in schema.columns]
-            yield at, _objects(decoded_events(kind, schema, columns, len(part)))
+            yield at, _objects(decoded_events(kind, schema, columns, part.column("position").to_numpy()))
 
 
 def _objects(values: list[Any]) -> np.ndarray[Any, Any]:

@@ -106,11 +106,11 @@ class Catalog:
         with contextlib.closing(self._connect_read_only("mode=ro")) as connection:
             try:
                 self._check(connection, create)
-            except UnicodeDecodeError as why:
-                raise self._damaged(str(why)) from why
             except sqlite3.OperationalError:
                 # It cannot be looked at without writing, as after a crash; it is checked again when it is open.
                 return
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as why:
+                raise self._damaged(str(why)) from why
 
     def _connect_read_only(self, mode: str) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?{mode}"
@@ -157,6 +157,8 @@ class Catalog:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as why:
+            if _application_id(connection) == APPLICATION_ID:
+                raise
             raise NoStore(
                 f"{self.path} is not the catalog of a store: {why}",
                 hint="name another folder, or restore a backup",
@@ -307,9 +309,12 @@ class Catalog:
 
     def _malformed(self) -> str | None:
         """What SQLite finds wrong with the catalog, if anything."""
+        connection = self.__dict__.get("write_connection")
+        if connection is None:  # it is being opened: nothing has been read from it yet
+            return None
         try:
-            found = str(self.write_connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-        except sqlite3.DatabaseError as why:
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as why:
             return str(why)
         return None if found == "ok" else found
 
@@ -354,6 +359,14 @@ class Catalog:
 #: The id of a store and the definitions of its tables, as they belong together.
 IDENTITY: Final = """SELECT store_id, (SELECT group_concat(name || ' ' || sql, '; ') FROM
   (SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name)) FROM log"""
+
+
+def _application_id(connection: sqlite3.Connection) -> int | None:
+    """Whose database it says it is, which its first page tells also where its tables cannot be read."""
+    try:
+        return int(connection.execute("PRAGMA application_id").fetchone()[0])
+    except sqlite3.DatabaseError:
+        return None
 
 
 def identity(connection: sqlite3.Connection) -> bytes:

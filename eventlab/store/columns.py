@@ -222,6 +222,33 @@ def payload_array(column: str, values: list[Any]) -> pa.Array:
     return codec(Leaf.parse(column).tag).to_array(values)
 
 
+def fits(tag: str, values: Sequence[Any]) -> bool:
+    """Whether values have the Python types of a tag's stored form, however deep; None fits anywhere.
+
+    >>> fits("l_i64", [[1, None], None]), fits("l_i64", [["1"]])
+    (True, False)
+    """
+    kinds = set(map(type, values)) - {type(None)}
+    if tag.startswith("l_"):
+        return kinds <= {list, tuple} and fits(tag[2:], [v for row in values if row is not None for v in row])
+    if tag.startswith("m_"):
+        rows = [row for row in values if row is not None]
+        same = kinds <= {dict} and fits("s", [key for row in rows for key in row])
+        return same and fits(tag[2:], [value for row in rows for value in row.values()])
+    if tag.startswith("r("):
+        parts = record_parts(tag)
+        rows = [row for row in values if row is not None]
+        same = kinds <= {dict} and all(row.keys() == {name for name, _ in parts} for row in rows)
+        return same and all(fits(of, [row[name] for row in rows]) for name, of in parts)
+    return kinds <= {_PYTHON.get(tag, int)}
+
+
+#: The Python types of stored forms; all others are whole numbers.
+_PYTHON: Final = {
+    "b": bool, "p": bool, "f64": float, "s": str, "dec": str, "json": str, "bin": bytes, "uuid": bytes,
+}  # fmt: skip
+
+
 def payload_columns(table: pa.Table) -> list[str]:
     """The physical payload columns of a table of events."""
     return [name for name in table.column_names if ":" in name]

@@ -29,7 +29,7 @@ from eventlab.model.types import Leaf
 from eventlab.store.columns import ENVELOPE_NAMES, codec
 from eventlab.store.runs import Finished, Place, Runs
 from eventlab.store.seal import Pause, no_pause
-from eventlab.store.segment import MAX_ROW_GROUPS, SORTED_ROW_GROUP, Segment, SegmentGone
+from eventlab.store.segment import Segment, SegmentGone
 
 #: An era closes at so many positions, once the next one is half full: the newest events stay in position order.
 ERA_POSITIONS: Final = 10_000_000
@@ -39,8 +39,8 @@ MERGED_POSITIONS: Final = 1_000_000
 #: A bucket has at most so many streams, if its file then still has so many rows.
 BUCKET_STREAMS: Final = 150_000
 BUCKET_ROWS: Final = 262_144
-#: More rows than these make row groups longer, and loading a stream slower.
-FILE_ROWS: Final = SORTED_ROW_GROUP * MAX_ROW_GROUPS
+#: A bucket is sorted in memory, some 250 bytes a row, twice: so many rows at most.
+FILE_ROWS: Final = 1 << 20
 #: Up to so many bytes of a category are sorted in memory; more is spilled to the system's temporary folder.
 SPILL_BYTES: Final = 256 << 20
 

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import re
+import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -144,15 +145,25 @@ def write_durably(path: Path, write: Callable[[IO[bytes]], object], disk: Disk =
         raise
 
 
-def make_folders(path: Path, disk: Disk = LOCAL_DISK) -> None:
-    """Make a folder and those above it, so that a crash cannot lose one of them."""
+def make_folders(path: Path, disk: Disk = LOCAL_DISK, *, below: Path | None = None) -> None:
+    """Make a folder and those above it, so that a crash cannot lose one of them.
+
+    A folder that is there already may have been made a moment ago by someone who has not synced it yet: with `below` the
+    names of all folders between that one and this are synced, whoever made them.
+    """
     missing = [path] if not path.exists() else []
     while missing and not missing[-1].parent.exists():
         missing.append(missing[-1].parent)
     with disk_errors(path):
+        made = set()
         for folder in reversed(missing):
             if disk.make_folder(folder):
                 disk.sync_folder(folder.parent)
+                made.add(folder)
+        if below is not None:
+            for folder in reversed([path, *path.parents]):
+                if below in folder.parents and folder not in made:
+                    disk.sync_folder(folder.parent)
 
 
 def remove(path: Path, disk: Disk = LOCAL_DISK) -> None:
@@ -196,6 +207,19 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that this process can still have, or None where the system does not say."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    free = [] if found is None else [int(found[1]) << 10]
+    free += [] if limit == resource.RLIM_INFINITY else [max(0, limit - mapped)]
+    return min(free, default=None)
 
 
 def file_system(path: Path, mounts: str | None = None) -> str | None:

@@ -163,17 +163,17 @@ def _with_places(
         else np.zeros(len(streams), np.int64)
     )
     # Rows by stream, each stream's in order: its k-th row here is its version before this chunk, plus k.
-    order = np.argsort(codes, kind="stable")
+    # Numbers of two bytes are sorted by their digits, many times as fast.
+    order = np.argsort(codes.astype(np.uint16) if len(streams) <= 0x10000 else codes, kind="stable")
     counts = np.bincount(codes, minlength=len(streams))
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     versions = np.empty(rows, np.int64)
     versions[order] = np.arange(1, rows + 1) - np.repeat(starts, counts) + np.repeat(before, counts)
     first, last = offsets[order[starts]], offsets[order[starts + counts - 1]]
     # In the order of their names, which is that of the catalog: nearly twice as fast as any other.
-    by_name = sorted(range(len(streams)), key=streams.__getitem__)
-    at = np.asarray(by_name, np.int64)
+    at = pc.sort_indices(names.dictionary).to_numpy()
     heads = _Heads(
-        [streams[i] for i in by_name],
+        names.dictionary.take(pa.array(at)).to_pylist(),
         (before + counts)[at].tolist(),
         (first + base + 1)[at].tolist(),
         (last + base + 1)[at].tolist(),

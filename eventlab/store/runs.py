@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from eventlab.errors import Damaged, EventlabError
 from eventlab.store.catalog import SEE_VERIFY, Catalog, Names
 from eventlab.store.columns import payload_columns
-from eventlab.store.files import Disk, remove
+from eventlab.store.files import Disk, make_folders, remove
 from eventlab.store.segment import Segment, Written, write_segment
 
 LEASE_SECONDS: Final = 3_600
@@ -66,6 +66,8 @@ class Runs:
         self.root, self.catalog, self.disk = root, catalog, disk
         self.tenants, self.categories = tenants, categories
         self._segments: dict[int, Segment] = {}
+        #: Folders whose names are on the disk; a store never removes one.
+        self._folders: set[Path] = set()
 
     # -- from nothing to live
 
@@ -97,6 +99,10 @@ class Runs:
         """Write one reserved file."""
         times = pc.min_max(table.column("recorded_at").combine_chunks().view(pa.int64()))
         span = (times["min"].as_py(), times["max"].as_py())
+        folder = reserved.path.parent
+        if folder not in self._folders:
+            make_folders(folder, self.disk, below=self.root)
+            self._folders.add(folder)
         written = write_segment(reserved.path, table, self.disk, by_stream=by_stream)
         return Finished(reserved.number, written, len(table), tuple(payload_columns(table)), span)
 

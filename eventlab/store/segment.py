@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import threading
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eventlab.errors import Damaged, EventlabError
-from eventlab.store.columns import payload_columns
-from eventlab.store.files import LOCAL_DISK, Disk, write_durably
+from eventlab.errors import Damaged, EventlabError, StoreError
+from eventlab.model.types import Leaf
+from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, codec, payload_columns
+from eventlab.store.files import LOCAL_DISK, Disk, free_memory, write_durably
 
 ROW_GROUP: Final = 131_072
 #: A stream is read from one row group or two: small ones in sorted files, but never so many that the footer costs more.
@@ -37,6 +38,12 @@ MAX_ROW_GROUPS: Final = 100
 GROUPS_AT_ONCE: Final = 16
 #: What PyArrow raises over a file that is not what it says it is.
 _UNREADABLE: Final = (pa.ArrowException, AttributeError, LookupError, OSError, OverflowError, TypeError, ValueError)
+#: A row group that takes more is looked at before it is read.
+LARGE_GROUP_BYTES: Final = 64 << 20
+#: Bytes in memory of a value; of text, what points to it.
+_WIDTHS: Final = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 16}
+#: What every event has.
+_NEEDED: Final = frozenset(ENVELOPE_NAMES) - {"correlation_id", "causation_id", "actor"}
 _DELTA: Final = ("position", "version", "commit", "recorded_at", "occurred_at")
 _DICTIONARY: Final = ("stream", "type", "tenant", "actor", "correlation_id")
 
@@ -57,6 +64,13 @@ class SegmentGone(Damaged):
 def bucket_of(stream: str, buckets: int) -> int:
     """The bucket of a stream: CRC-32 of its name in UTF-8, modulo a power of two."""
     return zlib.crc32(stream.encode()) & (buckets - 1)
+
+
+def expanded_bytes(metadata: pq.FileMetaData, groups: Iterable[int]) -> int:
+    """At least so many bytes are in memory when these row groups are read: a column that says one thing over and over is
+    next to nothing in a file, and its footer does not tell."""
+    widths = [_WIDTHS.get(of.physical_type, of.length) for of in map(metadata.schema.column, range(metadata.num_columns))]
+    return sum(metadata.row_group(i).column(j).num_values * width for i in groups for j, width in enumerate(widths))
 
 
 def row_group_size(rows: int, *, by_stream: bool) -> int:
@@ -163,6 +177,7 @@ class Segment:
             names = tuple(name for name in metadata.schema.to_arrow_schema().names if ":" in name)
         if (metadata.num_rows, names) != (self.rows, self.columns):
             raise self._unreadable(f"it has {metadata.num_rows:,} rows of {', '.join(names) or 'no payload'}")
+        self._refuse_unlike(metadata)
         return _Opened(source, metadata, threading.local())
 
     @contextlib.contextmanager
@@ -173,6 +188,30 @@ class Segment:
             raise
         except _UNREADABLE as why:
             raise self._unreadable(why) from why
+
+    def _refuse_unlike(self, metadata: pq.FileMetaData) -> None:
+        """Refuse a file of other columns, or with row groups that may be larger in memory than any that is written."""
+        schema = metadata.schema.to_arrow_schema()
+        there = dict(zip(schema.names, schema.types, strict=True))
+        wanted = dict(zip(ENVELOPE.names, ENVELOPE.types, strict=True))
+        wanted |= {column: codec(Leaf.parse(column).tag).arrow for column in self.columns}
+        for name in {**wanted, **there}:
+            found, expected = there.get(name, "not there"), wanted.get(name, "a column of a segment")
+            if found != expected:
+                raise self._unreadable(f"its column {name!r} is {found}, not {expected}")
+        if schema.names != list(wanted):
+            raise self._unreadable(f"its columns are in another order: {', '.join(schema.names)}")
+        most = max(ROW_GROUP, -(-self.rows // MAX_ROW_GROUPS))
+        for i in range(metadata.num_row_groups):
+            if (rows := metadata.row_group(i).num_rows) > most:
+                raise self._unreadable(f"row group {i} has {rows:,} rows, and none is written with more than {most:,}")
+            size = expanded_bytes(metadata, [i])
+            if size > LARGE_GROUP_BYTES and size > (free := free_memory() or size):
+                raise StoreError(
+                    f"row group {i} of segment {self.path} takes at least {size:,} bytes of memory, and {free:,} are free",
+                    hint="read it where there is more; if nothing so large was written: eventlab verify",
+                    path=str(self.path),
+                )
 
     def _unreadable(self, why: object) -> Damaged:
         return Damaged(
@@ -220,9 +259,9 @@ class Segment:
     def groups_of(self, stream: str) -> list[int]:
         """The row groups that can hold a stream."""
         metadata = self.metadata
-        first = bisect.bisect_left(self._last_streams, stream) if self.by_stream else 0
         found = []
         with self._reading():
+            first = bisect.bisect_left(self._last_streams, stream) if self.by_stream else 0
             for i in range(first, metadata.num_row_groups):
                 statistics = metadata.row_group(i).column(1).statistics
                 if statistics.min > stream:
@@ -235,11 +274,23 @@ class Segment:
 
     def read(self, groups: Sequence[int], envelope: Sequence[str], payload: Collection[str] | None) -> pa.Table:
         """Some columns of some row groups; `payload` None asks for every payload column."""
+        return self._checked(self._read(groups, envelope, payload))
+
+    def _read(self, groups: Sequence[int], envelope: Sequence[str], payload: Collection[str] | None) -> pa.Table:
         wanted = [c for c in self.columns if payload is None or c in payload]
         with self._reading():
             table = self.file.read_row_groups(list(groups), columns=[*envelope, *wanted], use_threads=False)
             # Parquet brings fixed-size binary, maps and the rest back as they were; only column order is set here.
             return table.select([*envelope, *wanted])
+
+    def _checked(self, table: pa.Table) -> pa.Table:
+        """The table, whose text is text and which says all that an event must; a digest does not know what it was taken of."""
+        with self._reading():
+            table.validate(full=True)
+        for name in table.column_names:
+            if name in _NEEDED and (missing := table.column(name).null_count):
+                raise self._unreadable(f"its column {name!r} has {missing:,} nulls")
+        return table
 
     def of_stream(self, stream: str, envelope: Sequence[str], payload: Collection[str] | None) -> pa.Table | None:
         """The rows of one stream in version order: look at the names first, then read only the row groups that have it."""
@@ -247,10 +298,10 @@ class Segment:
             return None
         parts = []
         for group in self.groups_of(stream):
-            names = self.read([group], ["stream"], ()).column(0)
+            names = self._read([group], ["stream"], ()).column(0)
             mask = pc.equal(names, stream)
             if pc.any(mask).as_py():
-                parts.append(self.read([group], envelope, payload).filter(mask))
+                parts.append(self._checked(self._read([group], envelope, payload).filter(mask)))
         return pa.concat_tables(parts) if parts else None
 
 

@@ -106,7 +106,7 @@ def envelopes_after(connection: sqlite3.Connection, position: int) -> list[tuple
     )
     try:
         return [(at, of, name, stream, json.loads(tags) if tags else []) for at, of, name, stream, tags in found]
-    except (TypeError, ValueError) as why:
+    except (RecursionError, TypeError, ValueError) as why:
         raise damaged(f"positions after {position:,}", why) from why
 
 
@@ -118,7 +118,7 @@ def row_of(raw: Sequence[Any], tenant_name: TenantName) -> Row:
     position, tenant, *middle, tags, commit, payload, digest = raw
     try:
         said = (tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(payload)))
-    except (TypeError, ValueError) as why:
+    except (Damaged, RecursionError, TypeError, ValueError) as why:
         raise damaged(f"position {position:,}", why) from why
     values: list[Any] = [position, tenant_name(tenant), *middle, *said]
     row = Row(*values)
@@ -156,7 +156,8 @@ def by_category(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
 
 def damaged(where: str, why: Exception) -> Damaged:
     """The error for hot events that do not decode."""
-    return Damaged(f"hot events at {where} cannot be read: {why}", hint="eventlab verify tells which; restore a backup")
+    said = why.message if isinstance(why, Damaged) else why
+    return Damaged(f"hot events at {where} cannot be read: {said}", hint="eventlab verify tells which; restore a backup")
 
 
 # -- the same rows in memory -----------------------------------------------------------------------------------------------

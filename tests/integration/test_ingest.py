@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -284,6 +286,64 @@ def test_a_source_that_was_live_is_not_imported_history_later(lab: el.Lab) -> No
     lab.ingest(opened(crates(1, 2, at=hours(0, 1))), source="crates")
     with pytest.raises(IngestRefused, match="was ingested before with other rows"):
         lab.ingest(opened(crates(1, 2, at=hours(0, 1))), source="crates", recorded_at="occurred_at")
+
+
+def test_digests_of_another_form_are_not_compared_but_the_number_of_rows_is(
+    lab: el.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ingesting, "_DIGEST_FORM", 1)
+        lab.ingest(opened(crates(1, 2), stream="crate-x"), source="crates")
+    assert lab.ingest(opened(crates(1, 3), stream="crate-x"), source="crates").already == 2
+    with pytest.raises(IngestRefused, match="2 rows then, 3 now"):
+        lab.ingest(opened(crates(1, 2, 3), stream="crate-x"), source="crates")
+    assert numbers(lab) == [1, 2]
+
+
+def over_nothing(frame: pl.DataFrame, lists: list[str]) -> pa.Table:
+    """The same rows, with something in memory where a list is null."""
+    table = frame.to_arrow()
+    for name in lists:
+        column = table.column(name).combine_chunks()
+        missing = column.is_null()
+        full = pc.if_else(missing, pa.scalar([None, None], column.type), column)
+        dirty = pa.LargeListArray.from_arrays(full.offsets, full.values, mask=missing)
+        table = table.set_column(table.column_names.index(name), name, dirty)
+    return table
+
+
+@given(data=st.data())
+def test_how_the_rows_lie_in_memory_is_no_change_of_a_source(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 20))
+    text, truth = st.text("aä€", max_size=3), st.booleans()
+    rows = [
+        {
+            "item": str(i),
+            "yes": data.draw(st.none() | truth),
+            "word": data.draw(st.none() | text),
+            "flags": data.draw(st.none() | st.lists(st.none() | truth, max_size=3)),
+            "words": data.draw(st.none() | st.lists(st.none() | text, max_size=3)),
+        }
+        for i in range(count)
+    ]
+    kinds = {"item": pl.String, "yes": pl.Boolean, "word": pl.String, "flags": pl.List(pl.Boolean), "words": pl.List(pl.String)}
+
+    def frame(some: list[dict[str, Any]]) -> pl.DataFrame:
+        return pl.DataFrame(some, schema=kinds)
+
+    cut = data.draw(st.integers(0, count))
+    before, after = data.draw(st.integers(0, 9)), data.draw(st.integers(0, 9))
+    layouts = [
+        frame(rows),
+        pl.concat([frame(rows[:cut]), frame(rows[cut:])], rechunk=False),
+        frame([*rows[:1] * before, *rows, *rows[:1] * after]).slice(before, count),
+        frame(rows[::-1])[::-1].cast(kinds),
+        over_nothing(frame(rows), ["flags", "words"]),
+    ]
+    with el.scratch() as lab:
+        for i, layout in enumerate(layouts):
+            done = lab.ingest(el.rows("Noted", layout, stream="note-{item}"), source="notes")
+            assert (done.events, done.already) == ((0, count) if i else (count, 0))
 
 
 @pytest.mark.usefixtures("chunks_of_three")
