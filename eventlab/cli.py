@@ -1,7 +1,7 @@
 """The same verbs from a shell.
 
-`eventlab demo | info | show | events | rebuild | table | sql | check | verify | seal | compact | gc | backup | restore |
-upgrade | lab`.
+`eventlab demo | info | show | events | rebuild | table | explain | sql | check | verify | seal | compact | gc | backup |
+restore | upgrade | lab`.
 
 Exit codes: 0 done; 1 done, and something was found (a divergence, damage, an unexpected answer); 2 the command line is
 wrong; 3 the call was refused or the model is wrong; 4 the store or its disk needs attention; 5 try again; 130 interrupted.
@@ -33,7 +33,18 @@ from rich.table import Table
 
 import eventlab
 from eventlab import display
-from eventlab.errors import Busy, Damaged, EventlabError, ModelError, ReadOnly, Refused, StoreError, TryAgain, UnknownType
+from eventlab.errors import (
+    Busy,
+    Damaged,
+    EventlabError,
+    ModelError,
+    NotLiftable,
+    ReadOnly,
+    Refused,
+    StoreError,
+    TryAgain,
+    UnknownType,
+)
 from eventlab.lab import Lab
 from eventlab.lab import open as open_lab
 from eventlab.model.events import findings
@@ -188,21 +199,26 @@ def _rebuild(given: argparse.Namespace, console: Console) -> int:
 def _table(given: argparse.Namespace, console: Console) -> int:
     models = _load_models(given)
     with _open(given, read_all=True) as lab:
-        reader = _at(lab, given)
-        named = next((m for m in models if given.model in (m.cls.__name__, m.name, m.reference)), None)
-        if named is not None:
-            frame = reader.table(named.cls)
-        elif ":" in given.model:
-            frame = reader.table(_import(given.model)[0].cls)
-        else:
-            known = sorted({m.cls.__name__ for m in models})
-            hint = (
-                f"one of {', '.join(known)}"
-                if known
-                else f"say where it is defined: --models package.module, or package.module:{given.model}"
-            )
-            raise UnknownType(f"no model is called {given.model!r} here", hint=hint)
-        _show_frame(frame, given, console)
+        _show_frame(_at(lab, given).table(_named(given.model, models)), given, console)
+    return 0
+
+
+def _explain(given: argparse.Namespace, console: Console) -> int:
+    models = _load_models(given)
+    with _open(given, read_all=True) as lab:
+        plan = lab.explain(_named(given.model, models))
+    if given.json:
+        _print_json(dataclasses.asdict(plan))
+        return 0
+    if not (given.sql or given.loop):
+        _say(console, str(plan))
+    for asked, text, what in (("sql" * given.sql, plan.sql, "query"), ("loop" * given.loop, plan.loop, "loop")):
+        if asked and not text:
+            first = plan.refusals[0] if plan.refusals else None
+            why = plan.reason or (first.reason if first else "the log has no events for it")
+            raise NotLiftable(f"there is no {what} that folds {plan.model}: {why}", hint=f"without --{asked} it says more")
+        if asked:
+            _say(console, text)
     return 0
 
 
@@ -446,6 +462,18 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many rows (default: 20)")
 
     one = add(
+        "explain",
+        _explain,
+        "How a model is folded: what lifts to a query, what does not, and which line is the reason.",
+        "eventlab explain Flight --models eventlab.domains.flights\n  "
+        "eventlab explain Flight --models eventlab.domains.flights --sql",
+    )
+    one.add_argument("model", metavar="MODEL", help="its name, or package.module:Name")
+    with_models(one)
+    one.add_argument("--sql", action="store_true", help="the query over this store, and nothing else")
+    one.add_argument("--loop", action="store_true", help="the generated loop, and nothing else")
+
+    one = add(
         "sql", _sql, "A query over events, types and state.", 'eventlab sql "select _type, count(*) from events.log group by all"'
     )
     one.add_argument("query", help="one SELECT, or - for standard input")
@@ -633,6 +661,18 @@ def _load_models(given: argparse.Namespace, *, required: bool = False) -> list[M
             hint='--models package.module, or models = ["package.module"] under [tool.eventlab] in pyproject.toml',
         )
     return [model for reference in references for model in _import(reference)]
+
+
+def _named(name: str, models: Sequence[Model]) -> type[Any]:
+    """The model of this name among those that were loaded, or where package.module:Name says it is."""
+    named = next((m for m in models if name in (m.cls.__name__, m.name, m.reference)), None)
+    if named is not None:
+        return named.cls
+    if ":" in name:
+        return _import(name)[0].cls
+    known = ", ".join(sorted({m.cls.__name__ for m in models}))
+    hint = f"one of {known}" if known else f"say where it is defined: --models package.module, or package.module:{name}"
+    raise UnknownType(f"no model is called {name!r} here", hint=hint)
 
 
 def _configured() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import sys
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -16,6 +17,8 @@ from eventlab.integration.ingest import Ingested
 from eventlab.lab import Lab
 from eventlab.model.types import Leaf
 from eventlab.projections.read_models import Rebuilt
+from eventlab.replay.lift import Explanation
+from eventlab.temporal.compare import Comparison
 from eventlab.temporal.events import Events
 from eventlab.temporal.moment import Moment
 from eventlab.temporal.reader import Reader
@@ -41,6 +44,8 @@ def register() -> None:
         Checked: checked_html,
         Ingested: ingested_html,
         Rebuilt: rebuilt_html,
+        Explanation: explanation_html,
+        Comparison: comparison_html,
     }
     for kind, draw in drawings.items():
         formatter.for_type(kind, draw)
@@ -129,14 +134,71 @@ def rebuilt_html(done: Rebuilt) -> str:
     return table(f"state.{done.model}", ("rows", "events folded", "checkpoint", "events/s"), [row], right={0, 1, 2, 3})
 
 
+def explanation_html(plan: Explanation) -> str:
+    """The plan of a fold: each field, each refusal with its line, each guard; the query and the loop to be opened."""
+    columns = ["field", "kind", "stratum", "engine", "reads"]
+    rows = [
+        [field.field, field.kind, "" if field.stratum is None else field.stratum, field.engine, ", ".join(field.reads)]
+        for field in plan.fields
+    ]
+    if plan.refusals:
+        columns += ["line", "", "why it does not lift", "what would lift it"]
+        for row, field in zip(rows, plan.fields, strict=True):
+            row += [field.where, field.text, field.reason, field.hint]
+    if not any(field.reads for field in plan.fields):
+        del columns[4]
+        for row in rows:
+            del row[4]
+    parts = [table(plan.verdict, columns, rows, right={2}, whole={0, 1, 3}, one_line=True)]
+    if plan.reason:
+        said = (("line", plan.where), ("", plan.text), ("why it does not lift", plan.reason), ("what would lift it", plan.hint))
+        parts.append(table("", ("", ""), [(name, text) for name, text in said if text], whole={0}))
+    if plan.guards:
+        caption = "guards: a key that meets one is folded by the loop or by your own evolve"
+        guards = [(guard.event, guard.where, guard.why) for guard in plan.guards]
+        parts.append(table(caption, ("event", "line", "what is guarded"), guards, one_line=True))
+    for name, text in (("the query", _FILES.sub(_how_many, plan.sql)), ("the loop", plan.loop)):
+        if text:
+            parts.append(f'<details><summary>{name}</summary><pre style="text-align: left">{escape(text)}</pre></details>')
+    return "".join(parts)
+
+
+#: The files of a query are the machine's business; a person wants to read what is done with them.
+_FILES: Final = re.compile(r"read_parquet\(\[([^\]]*)\]")
+
+
+def _how_many(found: re.Match[str]) -> str:
+    count = found[1].count("', '") + 1
+    return f"read_parquet([{count} file{'s' if count > 1 else ''}]"
+
+
+def comparison_html(found: Comparison) -> str:
+    """Where two definitions part: a line for each field, and the first few keys."""
+    parts = [table(found.verdict, ("", ""), found.lines, whole={0}, one_line=True)]
+    if found.first is not None:
+        rows = found.frame.head(ROWS_SHOWN).rows()
+        keys = len(found.frame.columns) - 6
+        total = sum(of.parting for of in found.fields)
+        what = f"the first {len(rows)} of {total:,} partings" if len(rows) < total else "all partings"
+        columns = (*found.frame.columns[: keys + 3], "position", "version", "event")
+        shown = [[*row[: keys + 3], f"{row[-3]:,}", *row[-2:]] for row in rows]
+        parts.append(table(what, columns, shown, right={keys + 3, keys + 4}, whole={keys + 3}))
+    return "".join(parts)
+
+
 def table(
     caption: str,
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],
     right: Collection[int] = (),
     whole: Collection[int] = (),
+    *,
+    one_line: bool = False,
 ) -> str:
-    """A table without colours of its own, so that it reads in light and dark; `whole` columns are not broken into lines."""
+    """A table without colours of its own, so that it reads in light and dark; `whole` columns are not broken into lines.
+
+    A caption is as wide as its table, unless it is `one_line`.
+    """
 
     def cell(kind: str, i: int, value: Any) -> str:
         style = f"text-align: {'right' if i in right else 'left'}; vertical-align: top"
@@ -145,8 +207,9 @@ def table(
 
     head = "".join(cell("th", i, name) for i, name in enumerate(columns)) if any(columns) else ""
     body = "".join(f"<tr>{''.join(cell('td', i, value) for i, value in enumerate(row))}</tr>" for row in rows)
+    style = "text-align: left; font-weight: bold" + "; white-space: nowrap" * one_line
     return (
-        f'<table><caption style="text-align: left; font-weight: bold">{escape(caption)}</caption>'
+        f'<table><caption style="{style}">{escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 

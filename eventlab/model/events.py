@@ -243,11 +243,14 @@ class Registry:
     """The event or command classes of this process, by stored name and place of definition.
 
     A class defined again in the same place supersedes the old one, be it with another name or version; the same name in
-    two places keeps both, and `named` asks which is meant.
+    two places keeps both, and `named` asks which is meant. The last `keep` definitions of a place that were superseded stay
+    at hand as `earlier` ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int = 0) -> None:
         self.generation = 0
+        self._keep = keep
+        self._earlier: dict[str, tuple[Any, ...]] = {}
         self._kinds: dict[str, dict[str, Any]] = {}
         self._places: dict[str, Any] = {}
 
@@ -257,6 +260,7 @@ class Registry:
         if old is not None:
             old.stale = True
             del self._kinds[old.name][place]
+            self._earlier[place] = (old, *self._earlier.get(place, ()))[: self._keep]
         self._places[place] = kind
         self._kinds.setdefault(kind.name, {})[place] = kind
         self.generation += 1
@@ -272,6 +276,10 @@ class Registry:
     def successor(self, kind: Any) -> Any:
         """The class that took the place of this one, or the same."""
         return self._places.get(_place(kind), kind)
+
+    def earlier(self, kind: Any) -> list[Any]:
+        """The definitions that stood in the place of this one and were superseded, the last one first."""
+        return list(self._earlier.get(_place(kind), ()))
 
 
 def _place(kind: Any) -> str:

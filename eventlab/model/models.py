@@ -75,6 +75,8 @@ class Model:
         self.shape = f"{self._columns_text()};{stored!r}"
         self._functions = {"evolve": self.evolve} if self.key is None else {"evolve": self.evolve, "key": self.key}
         self._fingerprint: tuple[int, str, Trail] | None = None
+        #: After it was superseded: what its code reaches by name and what has changed since it was last folded.
+        self.changed: tuple[str, ...] = ()
         self._handled: tuple[int, tuple[EventType, ...] | None] | None = None
         self._decides: tuple[int, tuple[type[Any], ...] | None] | None = None
         keep_text((cls, *self._parts))
@@ -122,6 +124,8 @@ class Model:
         events = "*" if handled is None else ",".join(sorted(kind.schema.fingerprint for kind in handled))
         classes = {part for kind in handled or () for part in (kind.cls, *kind.parts)} | set(self._parts)
         digest, trail = code_fingerprint(self._functions, f"{self.kind};{self.name};{self.shape};{events}", self.cls, classes)
+        if self.stale and made is not None and made[1] != digest:
+            self.changed = tuple(dict.fromkeys((*self.changed, *made[2].changed())))
         self._fingerprint = (EVENTS.generation, digest, trail)
         return digest
 
@@ -286,7 +290,8 @@ def _generated(method: Any, cls: type[Any]) -> bool:
 
 # -- the decorators ------------------------------------------------------------------------------------------------------
 
-MODELS = Registry()
+#: A cell is run again a few times before someone asks what that changed.
+MODELS = Registry(keep=8)
 
 
 @overload
@@ -335,13 +340,16 @@ def _define(cls: C, kind: Literal["aggregate", "projection"], name: str | None, 
     return made
 
 
-def model_of(cls: type[Any]) -> Model:
-    """The `Model` of an aggregate or projection class; `ModelError` when it is none, `StaleType` when it was superseded."""
+def model_of(cls: type[Any], *, superseded: bool = False) -> Model:
+    """The `Model` of an aggregate or projection class; `ModelError` when it is none.
+
+    One that was superseded is `StaleType`, unless that is what is asked for.
+    """
     model = vars(cls).get(_MARK) if isinstance(cls, type) else None
     if not isinstance(model, Model):
         shown = cls.__name__ if isinstance(cls, type) else repr(cls)
         raise ModelError(f"{shown} is not a model", hint="decorate its class with @el.aggregate or @el.projection")
-    if model.stale:
+    if model.stale and not superseded:
         raise StaleType(f"this {cls.__name__} was defined again since", hint="use the new class", type=cls.__name__)
     return model
 

@@ -199,6 +199,23 @@ class Trail:
             and all(tuple(map(id, vars(cls).values())) == ids for cls, ids in self.members)
         )
 
+    def changed(self) -> tuple[str, ...]:
+        """The names, classes aside, that stand for another value now."""
+        found = [(name, value, names.get(name, _ABSENT)) for names, name, value in self.names]
+        found += [(name, value, getattr(of, name, _ABSENT)) for of, name, value in self.parts]
+        return tuple(
+            dict.fromkeys(
+                name for name, then, now in found if now is not then and not isinstance(then, type) and not _alike(then, now)
+            )
+        )
+
+
+def _alike(then: Any, now: Any) -> bool:
+    """Whether a value is what it was, though made again: a cell that is run a second time makes every function anew."""
+    if isinstance(then, types.FunctionType) and isinstance(now, types.FunctionType):
+        return capture(then).text == capture(now).text and then.__code__.co_code == now.__code__.co_code
+    return type(then) is type(now) and isinstance(then, _PLAIN) and then == now
+
 
 def code_fingerprint(
     functions: Mapping[str, types.FunctionType], shape: str, owner: type[Any], classes: Iterable[type[Any]] = ()

@@ -14,7 +14,7 @@ from eventlab.model.meta import Recorded
 from eventlab.model.schema import Schema
 from eventlab.model.types import Leaf
 from eventlab.replay.tables import shown, uuid_text
-from eventlab.store.base import ALL, Batch, ClassOf, Cut, Tenant
+from eventlab.store.base import ALL, Batch, ClassOf, Cut, Tenant, schema_of
 from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, codec
 from eventlab.store.query import shown_names
 
@@ -112,7 +112,7 @@ class Events:
             return [schema for key, schema in sorted(self._cut.schemas.items()) if key[0] in names]
         here = table.select(["type", "schema_version"]).group_by(["type", "schema_version"]).aggregate([])
         keys = sorted(zip(here.column("type").to_pylist(), here.column("schema_version").to_pylist(), strict=True))
-        return [self._cut.schemas[key] for key in keys]
+        return [schema_of(self._cut.schemas, key) for key in keys]
 
     def _possible_schemas(self) -> Sequence[Schema]:
         """The schemas of the types that the filter names, or else of all that occur where it looks."""

@@ -22,12 +22,15 @@ from eventlab.model.models import MODELS, Model, model_of
 from eventlab.model.names import check_plain, split_stream
 from eventlab.model.schema import Schema
 from eventlab.projections.read_models import Engine, base_of, check_engine, current_table, tenant_key
-from eventlab.replay.lift import Explanation, plan_of
+from eventlab.replay.lift import Explanation
 from eventlab.replay.rows import Entry, fold
 from eventlab.replay.tables import columns_of, frame_of, state_of, stored_state
 from eventlab.store.base import Cut, ReadModelBase, Snapshot, Store, Tenant
 from eventlab.store.query import SqlConnection
+from eventlab.temporal.compare import LIMIT, Comparison, compare, pair
 from eventlab.temporal.events import Events
+from eventlab.temporal.explaining import explained
+from eventlab.temporal.versions import versions, versions_of
 
 M = TypeVar("M")
 
@@ -156,12 +159,55 @@ class Reader:
         table = self._table(of, *self._at(), engine)
         return frame_of(table, columns_of(of, self._tenant))
 
+    def versions(self, model: type[Any], id: str | None = None, *, engine: Engine = "auto") -> pl.DataFrame:
+        """The state after every event: a row for each event of each key, or of one aggregate.
+
+        The columns are those of `table`, then `_recorded_at` and `_type`: when the event was recorded, and what it was. The last
+        row of a key is its row in `table`. Rows are sorted by key and position; `engine` as for `table`. With an id only that
+        stream is read.
+        """
+        of = self._model(model)
+        check_engine(engine)
+        cut, until = self._at()
+        if id is None:
+            return versions(of, cut, self._tenant, until, engine=engine)
+        return versions_of(of, id, cut, self._one_tenant("versions of one aggregate"), until, engine=engine)
+
+    def compare(
+        self,
+        old: type[Any],
+        new: type[Any] | None = None,
+        *,
+        until: int | None = None,
+        engine: Engine = "auto",
+        limit: int | None = LIMIT,
+    ) -> Comparison:
+        """Fold two definitions of a model over this log and show where their states part, key by key and field by field.
+
+        `lab.compare(Order)` compares with the definition before this one: run a cell again with a changed `evolve`, and ask
+        what that changes. `lab.compare(Old, New)` takes any two with the same key; a class that was superseded is welcome.
+        States are compared after every event, so those that part and meet again are found too; `frame` names the first event.
+        What both definitions have is compared; fields that were added, removed or stored in another type are named. A helper or
+        constant that `evolve` finds by its name is what it is now, for both. `limit` is for the frame, not for the counts. Both
+        are in memory while they are compared, with a row for each event: ask a moment, or `until=`, of a log that is too long.
+        """
+        check_engine(engine)
+        given = self._model(old, superseded=True)
+        one, other = pair(given, None if new is None else self._model(new, superseded=True))
+        for of in (one, other):
+            self._model(of.cls, superseded=True)
+        cut, end = self._at()
+        return compare(
+            one, other, cut, self._tenant, end if until is None else min(until, end), engine=engine, limit=limit
+        )
+
     def explain(self, model: type[Any]) -> Explanation:
         """How a model's table is folded: per field the kind, the engine, and for each refusal the line and what would lift it.
 
-        `print(lab.explain(Order))`; `.sql` and `.loop` are the texts of the query and of the loop.
+        `print(lab.explain(Order))`; `.sql` and `.loop` are the texts of the query over this log and of the loop.
         """
-        return plan_of(self._model(model), self._at()[0]).explain()
+        cut, until = self._at()
+        return explained(self._model(model), cut, self._tenant, until)
 
     # -- SQL
 
@@ -203,8 +249,8 @@ class Reader:
     def _keep_snapshot(self, model: Model, stream: str, tenant: str, snapshot: Snapshot) -> None:
         """Files had to be opened for this state: keep it, so that the next load need not. A moment keeps none."""
 
-    def _model(self, model: type[Any]) -> Model:
-        of = model_of(model)
+    def _model(self, model: type[Any], *, superseded: bool = False) -> Model:
+        of = model_of(model, superseded=superseded)
         for kind in of.handled or ():
             self._bind(kind.cls, kind.name)
         self._refuse_renamed([kind.schema for kind in of.handled or ()])

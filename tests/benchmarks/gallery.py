@@ -41,7 +41,10 @@ def value(kind: FieldType) -> Any:
         return kind.cls(*(value(of) for _, of in kind.fields))
     item = item_of(kind)
     if item is not None:
-        return tuple(value(item) for _ in range(CHANCE.randrange(4)))
+        if kind.tag.startswith("m_"):
+            return {f"key {i}": value(item) for i in range(CHANCE.randrange(4))}
+        items = tuple(value(item) for _ in range(CHANCE.randrange(4)))
+        return frozenset(items) if "set[" in kind.declared else items
     stored: dict[str, Any] = {
         "b": CHANCE.random() < 0.5,
         "i64": CHANCE.randrange(1, 40),
@@ -50,6 +53,14 @@ def value(kind: FieldType) -> Any:
         "d18_2": CHANCE.randrange(1, 10_000),
         "ts": 1_700_000_000_000_000 + CHANCE.randrange(10**13),
         "d": CHANCE.randrange(18_000, 20_000),
+        "d18_4": CHANCE.randrange(1, 10_000_000),
+        "d38_9": CHANCE.randrange(1, 10**12),
+        "td": CHANCE.randrange(10**9),
+        "t": CHANCE.randrange(86_400_000_000),
+        "uuid": CHANCE.randbytes(16),
+        "bin": CHANCE.randbytes(8),
+        "dec": "1.50",
+        "json": "[1]",
     }
     return kind.decode(stored[kind.tag])
 

@@ -26,8 +26,8 @@ import eventlab as el
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 COMMANDS = (
-    "demo", "info", "show", "events", "rebuild", "table", "sql", "check", "verify", "seal", "compact", "gc", "backup", "restore",
-    "upgrade", "lab",
+    "demo", "info", "show", "events", "rebuild", "table", "explain", "sql", "check", "verify", "seal", "compact", "gc", "backup",
+    "restore", "upgrade", "lab",
 )  # fmt: skip
 #: Runs command lines as they come, one after the other: each one's exit code, output and errors as a line of JSON.
 WORKER = """
@@ -218,6 +218,37 @@ def test_table_and_sql_give_the_same_answer(run: Shell) -> None:
     assert answer(asked)["rows"] == rows
     assert answer(before)["rows"] == [{"_id": "1", "status": "draft", "total": "9.50", "_version": 1, "_position": 1}]
     assert answer(run("sql", "--json", "-", stdin="select count(*) as n from events.log"))["rows"] == [{"n": 7}]
+
+
+def test_explain_says_how_a_model_is_folded_and_gives_the_query_and_the_loop(run: Shell) -> None:
+    model = ("explain", "Order", "--models", "shop")
+    plan, sql, loop, both, plain = run.many(
+        model, (*model, "--sql"), (*model, "--loop"), (*model, "--sql", "--loop"), (*model, "--json")
+    )
+    assert plan.stdout.splitlines() == [
+        "Order: lifted, 2 of 2 fields lift (ItemAdded, OrderPlaced)",
+        "  status  LAST    stratum 0  lifted",
+        "  total   SUM     stratum 0  lifted",
+        "  guard: ItemAdded, shop.py:35: a result beyond what is exact",
+    ]
+    assert sql.stdout.startswith("WITH e AS (")
+    assert "read_parquet" in sql.stdout
+    assert compile(loop.stdout, "loop", "exec")
+    assert both.stdout == sql.stdout + loop.stdout
+    found = answer(plain)
+    assert (found["model"], found["engine"], found["sql"] + "\n") == ("Order", "lifted", sql.stdout)
+    assert [field["kind"] for field in found["fields"]] == ["LAST", "SUM"]
+
+
+def test_explain_names_the_line_that_does_not_lift(run: Shell) -> None:
+    model = ("explain", "basket:Basket")
+    plan, sql = run.many(model, (*model, "--sql"))
+    assert plan.stdout.startswith("Basket: rows, 0 of 1 fields lift (BasketFilled)\n  basket.py:")
+    assert "      for _ in range(event.quantity):\n" in plan.stdout
+    assert "what would lift it: " in plan.stdout
+    assert (sql.returncode, sql.stdout) == (3, "")
+    assert sql.stderr.startswith("NotLiftable: there is no query that folds Basket: ")
+    assert "Hint: without --sql it says more" in sql.stderr
 
 
 def test_sql_takes_parameters_and_a_moment(run: Shell) -> None:

@@ -28,7 +28,12 @@ class FieldPlan:
 
     @property
     def where(self) -> str:
-        return f"{os.path.basename(self.file)}:{self.line}" if self.line else ""
+        return place(self.file, self.line)
+
+    @property
+    def text(self) -> str:
+        """The line that the reason is about."""
+        return _line(self.file, self.line)
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class GuardPlan:
     why: str
     file: str
     line: int
+
+    @property
+    def where(self) -> str:
+        return place(self.file, self.line)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Explanation:
     events: tuple[str, ...]
     reason: str = ""
     where: str = ""
+    text: str = ""
     hint: str = ""
     sql: str = ""
     loop: str = ""
@@ -61,11 +71,21 @@ class Explanation:
         """The fields that do not lift to the query."""
         return tuple(field for field in self.fields if field.reason)
 
-    def __str__(self) -> str:
+    @property
+    def verdict(self) -> str:
+        """In one line: the engine, and how many of the fields lift."""
         lifted = sum(1 for field in self.fields if field.engine == "lifted")
-        lines = [f"{self.model}: {self.engine}, {lifted} of {len(self.fields)} fields lift ({', '.join(self.events)})"]
+        return f"{self.model}: {self.engine}, {lifted} of {len(self.fields)} fields lift"
+
+    def __repr__(self) -> str:
+        return f"Explanation({self.verdict})"
+
+    def __str__(self) -> str:
+        lines = [f"{self.verdict} ({', '.join(self.events)})"]
         if self.reason:
-            lines.append(f"  {self.where}: {self.reason}")
+            lines.append(f"  {self.where}: {self.reason}" if self.where else f"  {self.reason}")
+            if self.text:
+                lines.append(f"      {self.text}")
             if self.hint:
                 lines.append(f"  what would lift it: {self.hint}")
         width = max((len(f.field) for f in self.fields), default=0)
@@ -75,13 +95,24 @@ class Explanation:
             lines.append(f"  {field.field:<{width}}  {field.kind:<7} stratum {stratum}  {field.engine}{reads}")
             if field.reason:
                 lines.append(f"  {'':<{width}}  {field.where}: {field.reason}")
-                text = linecache.getline(field.file, field.line).strip()
-                if text:
-                    lines.append(f"  {'':<{width}}      {text}")
+                if field.text:
+                    lines.append(f"  {'':<{width}}      {field.text}")
                 if field.hint:
                     lines.append(f"  {'':<{width}}  what would lift it: {field.hint}")
-        lines += [f"  guard: {g.event}, {os.path.basename(g.file)}:{g.line}: {g.why}" for g in self.guards]
+        lines += [f"  guard: {g.event}, {g.where}: {g.why}" for g in self.guards]
         return "\n".join(lines)
+
+
+def place(file: str, line: int) -> str:
+    """Where a line is, as a person finds it: the name of its file, or "cell" in a notebook, whose files have names of chance."""
+    if not line:
+        return ""
+    cell = os.path.basename(os.path.dirname(file)).startswith("ipykernel_") or file.startswith("<ipython-input")
+    return f"cell:{line}" if cell else f"{os.path.basename(file)}:{line}"
+
+
+def _line(file: str, line: int) -> str:
+    return linecache.getline(file, line).strip() if line else ""
 
 
 #: What to do about the kinds that have no aggregate.
@@ -99,10 +130,9 @@ def explain(plan: Plan) -> Explanation:
     if plan.refusal is not None:
         why = plan.refusal
         fields = tuple(FieldPlan(name, kind.declared, "?", None, "rows") for name, kind in plan.model.fields)
-        where = f"{os.path.basename(why.file)}:{why.line}"
-        return Explanation(
-            model, "rows", fields, (), tuple(plan.kinds), why.why, where, why.hint or "plain expressions of state and event"
-        )
+        where = place(why.file, why.line)
+        hint = why.hint or "plain expressions of state and event"
+        return Explanation(model, "rows", fields, (), tuple(plan.kinds), why.why, where, _line(why.file, why.line), hint)
     found = []
     refused = plan.not_lifted
     for path, leaf in plan.fields.leaves.items():

@@ -1,0 +1,31 @@
+"""How a model is folded over this log: its plan, with the query written out and what only the log decides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from eventlab.model.models import Model
+from eventlab.replay.lift import Explanation, plan_of
+from eventlab.replay.lift.explain import place
+from eventlab.replay.lift.lifted import Lifting, connect
+from eventlab.replay.lift.scan import scan_of
+from eventlab.replay.lift.sql import NotHere
+from eventlab.store.base import Cut, Tenant
+
+
+def explained(model: Model, cut: Cut, tenant: Tenant, until: int) -> Explanation:
+    """The explanation of a plan; nothing is folded for it, and the log's events are not read."""
+    plan = plan_of(model, cut)
+    found = replace(plan.explain(), sql="")
+    if found.engine != "lifted":
+        return found
+    with connect() as connection:
+        try:
+            scan = scan_of(model, plan.kinds, plan.analysis.events, cut, tenant, until, connection)
+            sql = Lifting(model, plan.analysis, plan.fields, scan, tenant).query().sql if scan.sql else ""
+        except NotHere as why:
+            # Each field lifts, and the query cannot be written: an expression without SQL, a stored column that is too wide.
+            file, reason = why.file or model.evolve.__code__.co_filename, f"the query cannot be written: {why.why}"
+            fields = tuple(replace(field, engine="loop") for field in found.fields)
+            return replace(found, engine="loop", fields=fields, reason=reason, where=place(file, why.line), hint=why.hint)
+    return replace(found, sql=sql)
