@@ -8,8 +8,8 @@ A store can `append` and `read`; everything else it does (seal, ingest, compact,
 * `runs` makes files part of the log and takes them out again; `seal`, `place` (ingest) and `compact` write them, `gc`
   deletes what nobody can be reading, `maintain` does all that in a thread.
 * A `cut` is the log up to a position, wherever its events lie; `query` is SQL over one.
-* `verify` looks for damage, `info` and `show` explain what is there, `backup` and `upgrade` keep a store for years; `files`
-  does the durable writes.
+* `verify` looks for damage (`wal` in the write-ahead log), `info` and `show` explain what is there (as `shown`, in `words`),
+  `backup` and `upgrade` keep a store for years; `files` does the durable writes.
 
 **Assumed of the disk**: a local file system where `flock` excludes, `rename` is atomic, and `fsync` of a file and of its
 folder makes bytes and name survive a crash. Others are refused when the store is opened.
