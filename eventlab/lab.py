@@ -60,7 +60,8 @@ class Lab(Reader):
     def __repr__(self) -> str:
         where = str(self.path) if self.path is not None else "in memory"
         tenant = "" if self._own_tenant == DEFAULT_TENANT else f", tenant={self._own_tenant!r}"
-        return f"Lab({where!r}, {self.head:,} events{tenant})"
+        events = "closed" if self._closed else f"{self.head:,} events"
+        return f"Lab({where!r}, {events}{tenant})"
 
     def __enter__(self) -> Self:
         return self

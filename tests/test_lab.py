@@ -22,7 +22,7 @@ from replay import oracle
 from replay.oracle import Log
 
 import eventlab as el
-from eventlab.errors import Conflict, InvalidName, InvalidValue, NoStore, NotHandled, ReadOnly, Unsupported
+from eventlab.errors import Conflict, InvalidName, InvalidValue, NoStore, NotHandled, ReadOnly, StoreError, Unsupported
 
 
 @el.event
@@ -114,6 +114,21 @@ def test_closing_a_lab_twice_closes_it_once(tmp_path: Path) -> None:
         third.close()
         with el.open(tmp_path / "log") as fifth:
             assert fifth.store is fourth.store
+
+
+def test_a_closed_lab_lets_go_of_every_file_and_says_that_it_is_closed(tmp_path: Path) -> None:
+    lab = el.open(tmp_path / "log")
+    lab.append("purse-1", [MoneyPaidIn(1)])
+    lab.seal()
+    moment = lab.at(position=1)
+    assert [reader.sql("SELECT count(*) FROM events.log").item() for reader in (lab, moment)] == [1, 1]
+    lab.close()
+    assert repr(lab) == f"Lab({str(tmp_path / 'log')!r}, closed)"
+    for reader in (lab, moment):
+        with pytest.raises(StoreError, match="closed"):
+            reader.sql("SELECT count(*) FROM events.log")
+    with el.open(tmp_path / "log") as again, again.store.inspect() as catalog:  # type: ignore[attr-defined]
+        assert catalog.execute("SELECT count(*) FROM reader").fetchone() == (0,)
 
 
 def test_a_lab_is_closed_when_its_block_fails(tmp_path: Path) -> None:

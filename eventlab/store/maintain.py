@@ -1,8 +1,8 @@
 """Maintenance: seal, compact and collect by themselves while a store is in use, in a thread and never in the way.
 
 One process at a time maintains a store (`maintain.lock`); the others leave it to that one. The thread works in slices and
-lets go of the interpreter and of the write lock between them. What goes wrong is kept for `info` and tried again later: a
-store without maintenance is slower, never wrong.
+lets go of the interpreter and of the write lock between them. What goes wrong is tried again, and whoever writes is warned
+once: a store without maintenance is slower, never wrong.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Maintenance:
         self._lock = threading.Lock()
         self._collected = time.monotonic()
         self.error: Exception | None = None
+        self._warned = False
         self.rounds = 0
         self._users = 0
 
@@ -76,7 +78,11 @@ class Maintenance:
             self.stop()
 
     def written(self) -> None:
-        """Events were appended: start the thread, or let it look."""
+        """Events were appended: start the thread, or say what it has met with."""
+        if (error := self.error) is not None and not self._warned:
+            self._warned = True
+            text = f"the store is written to but not kept in shape, which makes reading slower: {error} (it is tried again)"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
         if self._thread is None:
             with self._lock:
                 if self._thread is None and not self._stop:
@@ -100,11 +106,11 @@ class Maintenance:
                 return
             try:
                 self._look(store)
-                self.error = None
+                self.error, self._warned = None, False
             except Stopped:
                 return
             except (EventlabError, OSError) as why:
-                # A full disk, a store that is closed: it is tried again, and `info` says what was wrong.
+                # A full disk, a store that is closed.
                 self.error = why
             del store
 

@@ -26,6 +26,7 @@ class Moment(Reader):
     def __init__(self, of: Reader, cut: Cut, position: int, asked: str) -> None:
         super().__init__(of._store, of._tenant, of._progress, of._tables)
         self._bound = of._bound
+        of._moments.add(self)
         self._cut = cut
         self.position = position
         self.asked = asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -93,6 +94,8 @@ class Reader:
         self._sql_lock = threading.RLock()
         self._sql: tuple[tuple[Cut, int, Tenant], SqlConnection] | None = None
         self._tables = tables or Tables()
+        #: The moments of a lab, which are closed with it.
+        self._moments: weakref.WeakSet[Reader] = weakref.WeakSet()
 
     def _at(self) -> tuple[Cut, int]:
         cut = self._store.cut()
@@ -316,6 +319,9 @@ class Reader:
             connection.leave()
 
     def _close_sql(self) -> None:
+        """Let go of the files that queries look at, here and in the moments of this lab."""
+        for moment in list(self._moments):
+            moment._close_sql()
         with self._sql_lock:
             if self._sql is not None:
                 self._sql[1].close()

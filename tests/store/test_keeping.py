@@ -184,6 +184,24 @@ def test_a_store_in_use_is_sealed_compacted_and_swept_by_itself(store: DiskStore
     assert verify(store, full=True).findings == ()
 
 
+def test_whoever_writes_is_told_once_that_a_store_cannot_be_kept_in_shape(store: DiskStore) -> None:
+    maintenance = Maintenance(store, QUICK)
+    (store.root / "segments").write_text("in the way")
+    try:
+        append(store, *(draft(f"order-{i}", i) for i in range(QUICK.seal_at)))
+        maintenance.written()
+        assert eventually(lambda: maintenance.error is not None)
+        with pytest.warns(RuntimeWarning, match="not kept in shape.*segments"):
+            maintenance.written()
+        maintenance.written()
+        (store.root / "segments").unlink()
+        assert eventually(lambda: not store.heads()[0] - store.heads()[1])
+        assert eventually(lambda: maintenance.error is None)
+    finally:
+        maintenance.stop()
+    assert len(rows(store.cut())) == QUICK.seal_at
+
+
 def test_one_process_at_a_time_maintains_a_store(store: DiskStore) -> None:
     append(store, draft("order-1", 1))
     with alone(store) as first, alone(store) as second:
