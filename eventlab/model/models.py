@@ -125,7 +125,7 @@ class Model:
         classes = {part for kind in handled or () for part in (kind.cls, *kind.parts)} | set(self._parts)
         digest, trail = code_fingerprint(self._functions, f"{self.kind};{self.name};{self.shape};{events}", self.cls, classes)
         if self.stale and made is not None and made[1] != digest:
-            self.changed = tuple(dict.fromkeys((*self.changed, *made[2].changed())))
+            self.changed = tuple(sorted({*self.changed, *made[2].changed()}))
         self._fingerprint = (EVENTS.generation, digest, trail)
         return digest
 

@@ -203,11 +203,8 @@ class Trail:
         """The names, classes aside, that stand for another value now."""
         found = [(name, value, names.get(name, _ABSENT)) for names, name, value in self.names]
         found += [(name, value, getattr(of, name, _ABSENT)) for of, name, value in self.parts]
-        return tuple(
-            dict.fromkeys(
-                name for name, then, now in found if now is not then and not isinstance(then, type) and not _alike(then, now)
-            )
-        )
+        values = [(name, then, now) for name, then, now in found if now is not then and not isinstance(then, type)]
+        return tuple(sorted({name for name, then, now in values if not _alike(then, now)}))
 
 
 def _alike(then: Any, now: Any) -> bool:
