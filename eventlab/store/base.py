@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -61,9 +61,8 @@ class Draft:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A recorded event as a store keeps it, in stored form."""
+class Row(NamedTuple):
+    """A recorded event as a store keeps it, in stored form; a tuple, for a great many of them are made."""
 
     position: int
     tenant: str
@@ -332,11 +331,12 @@ def content_digest(stream: str, schema: Schema, payload: bytes) -> bytes:
 
 def row_digest(row: Row) -> bytes:
     """Sixteen bytes over everything a row holds: the one canonical encoding of a recorded event."""
-    parts = (
-        row.position, row.tenant, row.stream, row.version, row.type, row.schema_version, row.event_id, row.recorded_at,
-        row.occurred_at, row.correlation_id, row.causation_id, row.actor, row.tags, row.commit, row.payload,
-    )  # fmt: skip
-    return hashlib.blake2b(pack(parts), digest_size=16, person=b"eventlab event").digest()
+    digest = _EVENT_DIGEST.copy()
+    digest.update(pack(row))
+    return digest.digest()
+
+
+_EVENT_DIGEST: Final = hashlib.blake2b(digest_size=16, person=b"eventlab event")
 
 
 def checksum(*values: Any) -> bytes:
@@ -352,48 +352,73 @@ def rows_to_table(rows: Sequence[Row], schemas: Mapping[tuple[str, int], Schema]
 
     `Damaged`, with the position, where a payload is not one of its type.
     """
+    columns = zip(*rows, strict=True) if rows else [()] * len(Row._fields)
+    envelope: dict[str, Sequence[Any]] = dict(zip(Row._fields, columns, strict=True))
     arrays = [
-        pa.array([getattr(row, name) for row in rows], kind.type if name not in ("recorded_at", "occurred_at") else pa.int64())
-        for name, kind in ((f.name, f) for f in ENVELOPE)
+        # Moments are given as numbers.
+        pa.array(envelope[f.name], pa.int64()).view(f.type)
+        if pa.types.is_timestamp(f.type)
+        else pa.array(envelope[f.name], f.type)
+        for f in ENVELOPE
     ]
-    arrays = [a.view(f.type) if a.type != f.type else a for a, f in zip(arrays, ENVELOPE, strict=True)]
-    used = sorted({(row.type, row.schema_version) for row in rows})
+    places: dict[tuple[str, int], list[int]] = {}
+    for i, key in enumerate(zip(envelope["type"], envelope["schema_version"], strict=True)):
+        places.setdefault(key, []).append(i)
+    used = sorted(places)
+    # The values of each type are together at first, and then put in the order of the rows.
+    order = np.empty(len(rows), np.int64)
+    order[np.fromiter((i for key in used for i in places[key]), np.int64, len(rows))] = np.arange(len(rows))
+    found: dict[str, dict[tuple[str, int], pa.Array]] = {}
     for key in used:
-        refuse_misfit(schema_of(schemas, key), [row for row in rows if (row.type, row.schema_version) == key])
-    columns = sorted({column for key in used for column in schemas[key].columns})
-    place = {key: {c: i for i, c in enumerate(schemas[key].columns)} for key in used}
-    names = list(ENVELOPE.names)
-    for column in columns:
-        at = [place[row.type, row.schema_version].get(column) for row in rows]
-        values = [None if i is None else row.payload[i] for i, row in zip(at, rows, strict=True)]
-        try:
-            arrays.append(payload_array(column, values))
-        except (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError) as why:
-            raise _misfit(rows, column, values) from why
-        names.append(column)
-    return pa.table(arrays, names=names)
+        schema = schema_of(schemas, key)
+        mine = rows if len(used) == 1 else [rows[i] for i in places[key]]
+        values = refuse_misfit(schema, mine)
+        for column, stored in zip(schema.columns, values, strict=True):
+            found.setdefault(column, {})[key] = _array_of(mine, column, stored)
+    for column in sorted(found):
+        parts = found[column]
+        kind = next(iter(parts.values())).type
+        pieces = [parts[key] if key in parts else pa.nulls(len(places[key]), kind) for key in used]
+        arrays.append(pieces[0] if len(used) == 1 else pa.concat_arrays(pieces).take(pa.array(order)))
+    return pa.table(arrays, names=[*ENVELOPE.names, *sorted(found)])
 
 
-def refuse_misfit(schema: Schema, rows: Sequence[Row]) -> None:
-    """`Damaged`, with the position, where the payload of one of these rows cannot be one of their type."""
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of one category as one, with the payload columns of all of them in their order."""
+    whole = pa.concat_tables(tables, promote_options="default").combine_chunks()
+    return whole.select([*ENVELOPE.names, *sorted(payload_columns(whole))])
+
+
+def refuse_misfit(schema: Schema, rows: Sequence[Row]) -> list[list[Any]]:
+    """The payloads of rows of one type, a list for each column; `Damaged`, with the position, where one is not of the type."""
     count = len(schema.columns)
     for row in rows:
         if len(row.payload) != count:
             raise not_its_type(row.position, row.type, f"it has {len(row.payload)} values, and {count} columns")
-    for i, leaf in enumerate(schema.leaves):
-        if not fits(leaf.tag, [row.payload[i] for row in rows]):
-            bad = next(row for row in rows if not fits(leaf.tag, [row.payload[i]]))
-            raise not_its_type(bad.position, bad.type, f"{bad.payload[i]!r:.60} in {leaf.column}")
+    columns = list(map(list, zip(*(row.payload for row in rows), strict=True))) if rows else [[] for _ in schema.columns]
+    for leaf, values in zip(schema.leaves, columns, strict=True):
+        if not fits(leaf.tag, values):
+            bad = next(i for i, value in enumerate(values) if not fits(leaf.tag, [value]))
+            raise not_its_type(rows[bad].position, schema.name, f"{values[bad]!r:.60} in {leaf.column}")
+    return columns
 
 
-def _misfit(rows: Sequence[Row], column: str, values: Sequence[Any]) -> Damaged:
-    """The error for the first of these rows whose value has no place in its column."""
-    for row, value in zip(rows, values, strict=True):
-        try:
-            payload_array(column, [value])
-        except (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError):
-            return not_its_type(row.position, row.type, f"{value!r:.60} in {column}")
-    return not_its_type(rows[0].position, rows[0].type, f"the values of {column}, and of the {len(rows) - 1:,} events after it")
+def _array_of(rows: Sequence[Row], column: str, values: list[Any]) -> pa.Array:
+    """The stored values of one column as an array; `Damaged` names the first row whose value has no place in it."""
+    try:
+        return payload_array(column, values)
+    except _MISPLACED as why:
+        for row, value in zip(rows, values, strict=True):
+            try:
+                payload_array(column, [value])
+            except _MISPLACED:
+                raise not_its_type(row.position, row.type, f"{value!r:.60} in {column}") from why
+        raise not_its_type(
+            rows[0].position, rows[0].type, f"the values of {column}, and of the {len(rows) - 1:,} events after it"
+        ) from why
+
+
+_MISPLACED: Final = (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError)
 
 
 def not_its_type(position: int, name: str, what: str) -> Damaged:
@@ -564,8 +589,7 @@ class RowBatch(Batch):
             if kind == IGNORED:
                 continue
             schema, rows = schema_of(self.schemas, key), [self._rows[i] for i in places]
-            refuse_misfit(schema, rows)
-            columns = [list(column) for column in zip(*(row.payload for row in rows), strict=True)]
+            columns = refuse_misfit(schema, rows)
             positions = [row.position for row in rows]
             for i, event in zip(places, decoded_events(kind, schema, columns, positions), strict=True):
                 out[i] = event

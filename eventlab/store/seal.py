@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import pyarrow as pa
+
 from eventlab.model.schema import Schema
-from eventlab.store.base import Row, rows_to_table
+from eventlab.store.base import joined, rows_to_table
 from eventlab.store.runs import Place, Runs, advance_sealed
-from eventlab.store.tail import READ_COLUMNS, by_category, row_of
+from eventlab.store.tail import by_category, rows_between
 
 SEAL_ROWS: Final = 250_000
 #: Rows that are read or deleted at a time: a thread that seals lets go of the interpreter, and of the write lock, between.
-SLICE_ROWS: Final = 1_000
-TRIM_ROWS: Final = 2_000
+SLICE_ROWS: Final = 500
+TRIM_ROWS: Final = 10_000
 #: An event id that is given again within this many events is known to be a repeat; `expected` holds for ever.
 ID_WINDOW: Final = 1_000_000
 #: Called between slices of work.
@@ -59,28 +62,29 @@ def _seal_run(
     schemas: Callable[[sqlite3.Connection], Mapping[tuple[str, int], Schema]],
     pause: Pause,
 ) -> int:
-    rows: list[Row] = []
+    with runs.catalog.read() as connection:
+        known = schemas(connection)
+    # A slice is columns before the next is read: so many rows at once are slow to make, and long in the way of a writer.
+    slices: dict[tuple[str, str], list[pa.Table]] = {}
+    found = 0
     for low in range(first, last + 1, SLICE_ROWS):
         # Many short read transactions: a long one would keep the WAL from being moved into the database.
         with runs.catalog.read() as connection:
-            raw = connection.execute(
-                f"SELECT {READ_COLUMNS} FROM event WHERE position BETWEEN ? AND ? ORDER BY position",
-                (low, min(low + SLICE_ROWS - 1, last)),
-            ).fetchall()
-            rows += [row_of(one, lambda number: runs.tenants.name(connection, number)) for one in raw]
+            name = functools.cache(lambda number, of=connection: runs.tenants.name(of, number))
+            rows = rows_between(connection, low, min(low + SLICE_ROWS - 1, last), name)
+        found += len(rows)
+        for key, part in by_category(rows).items():
+            slices.setdefault(key, []).append(rows_to_table(part, known))
         pause()
-    if len(rows) != last - first + 1:
+    if found != last - first + 1:
         # Another process sealed and trimmed some of them in between.
         return 0
-    with runs.catalog.read() as connection:
-        known = schemas(connection)
-    parts = by_category(rows)
     with runs.catalog.write() as connection:
-        reserved = runs.reserve(connection, [Place(*key) for key in parts], first, last)
+        reserved = runs.reserve(connection, [Place(*key) for key in slices], first, last)
     with runs.or_abandon(reserved.values()):
         files = []
-        for key, part in parts.items():
-            files.append(runs.write(reserved[Place(*key)], rows_to_table(part, known)))
+        for key, tables in slices.items():
+            files.append(runs.write(reserved[Place(*key)], joined(tables)))
             pause()
         with runs.catalog.write() as connection:
             won = connection.execute("SELECT sealed FROM log").fetchone()[0] == first - 1
@@ -95,11 +99,10 @@ def _trim(runs: Runs, pause: Pause) -> None:
     """Delete hot rows that are sealed, and ids that fell out of the window, a batch a transaction."""
     while True:
         with runs.catalog.write() as connection:
-            gone = connection.execute(
-                "DELETE FROM event WHERE position IN (SELECT position FROM event WHERE position <= (SELECT sealed FROM log) "
-                "ORDER BY position LIMIT ?)",
-                (TRIM_ROWS,),
-            ).rowcount
+            # The first rows and not any rows: their pages are together, and a range needs no list of them.
+            first, sealed = connection.execute("SELECT (SELECT min(position) FROM event), sealed FROM log").fetchone()
+            last = sealed if first is None else min(first + TRIM_ROWS - 1, sealed)
+            connection.execute("DELETE FROM event WHERE position <= ?", (last,))
             head, floor = connection.execute("SELECT head, id_floor FROM log").fetchone()
             behind = head - ID_WINDOW - floor
             if behind > TRIM_ROWS:
@@ -107,7 +110,7 @@ def _trim(runs: Runs, pause: Pause) -> None:
                 connection.execute("DELETE FROM event_key WHERE position <= ?", (head - ID_WINDOW,))
                 connection.execute("UPDATE log SET id_floor = ?", (head - ID_WINDOW,))
         pause()
-        if gone < TRIM_ROWS:
+        if last == sealed:
             return
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from eventlab.errors import Damaged
-from eventlab.store.base import Draft, Row, row_digest, unpack
+from eventlab.store.base import Draft, Row, joined, row_digest, unpack
 from eventlab.store.columns import payload_columns
 from eventlab.store.rules import same_append
 
@@ -24,6 +24,7 @@ EVENT_COLUMNS: Final = (
     "position, tenant, stream, version, type, schema_version, event_id, recorded_at, occurred_at, correlation_id, "
     "causation_id, actor, tags, commit_position, payload"
 )
+_TAGS, _COMMIT, _PAYLOAD = (EVENT_COLUMNS.split(", ").index(name) for name in ("tags", "commit_position", "payload"))
 #: What `row_of` takes.
 READ_COLUMNS: Final = f"{EVENT_COLUMNS}, digest"
 _INSERT: Final = f"INSERT INTO event({EVENT_COLUMNS}, digest) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -115,24 +116,23 @@ def row_of(raw: Sequence[Any], tenant_name: TenantName) -> Row:
 
     So a damaged event is not read as if it were whole, and not sealed either.
     """
-    position, tenant, *middle, tags, commit, payload, digest = raw
+    tags, payload, digest = raw[_TAGS], raw[_PAYLOAD], raw[-1]
     try:
-        said = (tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(payload)))
+        said = (tuple(json.loads(tags)) if tags else (), raw[_COMMIT], tuple(unpack(payload)))
     except (Damaged, RecursionError, TypeError, ValueError) as why:
-        raise damaged(f"position {position:,}", why) from why
-    values: list[Any] = [position, tenant_name(tenant), *middle, *said]
-    row = Row(*values)
+        raise damaged(f"position {raw[0]:,}", why) from why
+    row = Row._make((raw[0], tenant_name(raw[1]), *raw[2:_TAGS], *said))
     if row_digest(row) != digest:
-        raise damaged(f"position {position:,}", ValueError("it is not what was written"))
+        raise damaged(f"position {raw[0]:,}", ValueError("it is not what was written"))
     return row
 
 
-def rows_between(connection: sqlite3.Connection, first: int, last: int, tenant_name: TenantName) -> Iterator[Row]:
+def rows_between(connection: sqlite3.Connection, first: int, last: int, tenant_name: TenantName) -> list[Row]:
     """The hot rows of a run of positions, in order."""
     found = connection.execute(
         f"SELECT {READ_COLUMNS} FROM event WHERE position BETWEEN ? AND ? ORDER BY position", (first, last)
-    )
-    return (row_of(raw, tenant_name) for raw in found)
+    ).fetchall()
+    return [row_of(raw, tenant_name) for raw in found]
 
 
 def rows_of_stream(
@@ -214,5 +214,4 @@ def _merged(parts: Sequence[HotPart]) -> HotPart:
     for part in parts:
         for key, table in part.tables.items():
             found.setdefault(key, []).append(table)
-    whole = {key: pa.concat_tables(some, promote_options="default").combine_chunks() for key, some in found.items()}
-    return HotPart(parts[0].first, parts[-1].last, whole)
+    return HotPart(parts[0].first, parts[-1].last, {key: joined(some) for key, some in found.items()})

@@ -112,7 +112,7 @@ def stream_rows(cut: Cut, stream: str, *, tenant: str = "a", after_version: int 
 
 def comparable(row: Row) -> Row:
     """A row whose payload is its canonical bytes."""
-    return dataclasses.replace(row, payload=(pack(row.payload),))
+    return row._replace(payload=(pack(row.payload),))
 
 
 def append(
