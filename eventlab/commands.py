@@ -9,13 +9,13 @@ from typing import Any, Generic, TypeVar, overload
 
 from eventlab.errors import Conflict, EventlabError, EvolveFailed, InvalidValue, NotHandled, Refused, SchemaConflict
 from eventlab.model.events import EVENTS, EventType, New, event_type
-from eventlab.model.ids import derived, uuid7
+from eventlab.model.ids import derived, uuid7s
 from eventlab.model.meta import Context, Recorded
 from eventlab.model.models import Model
 from eventlab.model.names import check_plain, split_stream
 from eventlab.model.schema import Schema
 from eventlab.model.types import moment_us
-from eventlab.store.base import MAX_APPEND_EVENTS, MAX_PAYLOAD_BYTES, MAX_TAGS, Appended, Draft, content_digest, pack
+from eventlab.store.base import MAX_APPEND_EVENTS, MAX_PAYLOAD_BYTES, MAX_TAGS, Appended, Draft
 
 M = TypeVar("M")
 ATTEMPTS = 3
@@ -38,7 +38,7 @@ class Decision(Sequence[Recorded]):
         self._seen = seen
         self.head = head
         self.appending: dict[str, list[Any]] = {}
-        self.done = Appended((), (), ())
+        self.done = Appended()
 
     @overload
     def __getitem__(self, index: int) -> Recorded: ...
@@ -82,57 +82,63 @@ def drafts(events: Sequence[tuple[str, Any]], shared: Drafting) -> tuple[list[Dr
             hint="lab.ingest takes any number",
         )
     own = shared.key is not None or any(isinstance(event, New) and event.id for _, event in events)
-    made: list[Draft] = []
-    # Without a conversation to belong to, an append is one: the id of its first event.
-    correlation = shared.context.correlation_id.bytes if shared.context.correlation_id else None
-    for i, (stream, given) in enumerate(events):
+    tags = tuple(dict.fromkeys(shared.tags))
+    for tag in tags:
+        check_plain(tag, "tag")
+    for stream in dict.fromkeys(stream for stream, _ in events):
         split_stream(stream)
-        new = given if isinstance(given, New) else New(given)
-        kind = event_type(type(new.event))
-        payload = kind.encode(new.event)
-        packed = pack(payload)
-        if len(packed) > MAX_PAYLOAD_BYTES:
+    ids = _event_ids(events, shared)
+    context = shared.context
+    causation = context.causation_id.bytes if context.causation_id else None
+    # Without a conversation to belong to, an append is one: the id of its first event.
+    correlation = context.correlation_id.bytes if context.correlation_id else ids[0] if ids else None
+    occurred_at = None if shared.occurred_at is None else moment_us(shared.occurred_at, "occurred_at")
+    made: list[Draft] = []
+    for (stream, given), event_id in zip(events, ids, strict=True):
+        event = given.event if isinstance(given, New) else given
+        kind = event_type(type(event))
+        own_time = isinstance(given, New) and given.occurred_at is not None
+        draft = Draft.of(
+            stream,
+            kind.schema,
+            kind.encode(event),
+            event_id=event_id,
+            occurred_at=moment_us(given.occurred_at, f"occurred_at of {kind.name}") if own_time else occurred_at,
+            correlation_id=correlation,
+            causation_id=causation,
+            actor=context.actor,
+            tags=_tags(given, event, kind, tags),
+        )
+        if len(draft.packed) > MAX_PAYLOAD_BYTES:
             raise InvalidValue(
-                f"{kind.name} for {stream!r} has {len(packed):,} bytes of payload, and {MAX_PAYLOAD_BYTES:,} are allowed",
+                f"{kind.name} for {stream!r} has {len(draft.packed):,} bytes of payload, and {MAX_PAYLOAD_BYTES:,} are allowed",
                 hint="store large things elsewhere and keep their address or digest in the event",
             )
-        event_id = _event_id(new, i, shared)
-        made.append(
-            Draft(
-                stream=stream,
-                schema=kind.schema,
-                payload=payload,
-                event_id=event_id,
-                occurred_at=_occurred_at(new, kind, shared),
-                correlation_id=correlation or (made[0].event_id if made else event_id),
-                causation_id=shared.context.causation_id.bytes if shared.context.causation_id else None,
-                actor=shared.context.actor,
-                tags=_tags(new, kind, shared),
-                content=content_digest(stream, kind.schema, packed),
-            )
-        )
-    if len({draft.event_id for draft in made}) < len(made):
+        made.append(draft)
+    if len(set(ids)) < len(ids):
         raise InvalidValue("two events of this append have the same id", hint="give each its own, or none")
     return made, own
 
 
-def _event_id(new: New, index: int, shared: Drafting) -> bytes:
-    if new.id is not None:
-        return new.id.bytes
+def _event_ids(events: Sequence[tuple[str, Any]], shared: Drafting) -> list[bytes]:
+    """The id of each event: its own, or one from the key, or a new one."""
     if shared.key is not None:
-        return derived(check_plain(shared.key, "key"), index, shared.tenant)
-    return uuid7(shared.milliseconds, shared.chance)
+        key = check_plain(shared.key, "key")
+        ids = [derived(key, i, shared.tenant) for i in range(len(events))]
+    else:
+        ids = uuid7s(shared.milliseconds, len(events), shared.chance)
+    for i, (_, event) in enumerate(events):
+        if isinstance(event, New) and event.id is not None:
+            ids[i] = event.id.bytes
+    return ids
 
 
-def _occurred_at(new: New, kind: EventType, shared: Drafting) -> int | None:
-    when = new.occurred_at or shared.occurred_at
-    return None if when is None else moment_us(when, f"occurred_at of {kind.name}")
-
-
-def _tags(new: New, kind: EventType, shared: Drafting) -> tuple[str, ...]:
-    tags = tuple(dict.fromkeys((*kind.tags(new.event), *new.tags, *shared.tags)))
-    for tag in tags:
+def _tags(given: Any, event: Any, kind: EventType, shared: tuple[str, ...]) -> tuple[str, ...]:
+    """The tags of one event; those that it shares with others were looked at before."""
+    own = (*kind.tags(event), *given.tags) if isinstance(given, New) else kind.tags(event)
+    for tag in own:
         check_plain(tag, "tag")
+    tags = tuple(dict.fromkeys((*own, *shared))) if own else shared
     if len(tags) > MAX_TAGS:
         raise InvalidValue(f"{kind.name} has {len(tags)} tags, and {MAX_TAGS} are allowed")
     return tags

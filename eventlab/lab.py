@@ -112,8 +112,8 @@ class Lab(Reader):
         pairs = self._pairs(to, events)
         wanted = self._expected(to, expected)
         tenant = self._one_tenant("append")
-        for _, event in pairs:
-            kind = event_type(type(event.event if isinstance(event, New) else event))
+        for cls in dict.fromkeys(type(event.event if isinstance(event, New) else event) for _, event in pairs):
+            kind = event_type(cls)
             if not kind.stale:
                 self._bind(kind.cls, kind.name)
         now = moment_us(self._clock(), "the clock")
@@ -128,7 +128,7 @@ class Lab(Reader):
         )
         drafts, own = commands.drafts(pairs, shared)
         if not drafts:
-            return Appended((), (), ())
+            return Appended()
         self._refuse_renamed([draft.schema for draft in drafts])
         try:
             done = self._store.append(

@@ -14,7 +14,7 @@ from eventlab.errors import InvalidValue, ModelError, SchemaConflict, StaleType,
 from eventlab.model.names import Finding, check_distinct, check_type_name, command_findings, event_findings
 from eventlab.model.schema import Schema
 from eventlab.model.source import keep_text
-from eventlab.model.types import FieldType, Leaf, as_uuid, check_positional, classes_in, field_type, type_hints
+from eventlab.model.types import FieldType, Leaf, Record, as_uuid, check_positional, classes_in, field_type, type_hints
 
 C = TypeVar("C", bound=type[Any])
 _MARK: Final = "__eventlab_type__"
@@ -37,6 +37,9 @@ class EventType:
         #: Dataclasses and enums that the fields are made of.
         self.parts = tuple(dict.fromkeys(part for f in dataclasses.fields(cls) for part in classes_in(hints[f.name])))
         keep_text((cls, *self.parts))
+        self._columns = tuple((field, kind, tuple(leaf.column for leaf in kind.leaves(field))) for field, kind in self.fields)
+        self._puts = tuple((field, f"{name}.{field}", kind, None if isinstance(kind, Record) else kind.check)
+                           for field, kind in self.fields)  # fmt: skip
         self.leaves: tuple[Leaf, ...] = tuple(leaf for field, kind in self.fields for leaf in kind.leaves(field))
         self.tag_fields = tuple(field for field, kind in self.fields if kind.is_tag)
         self.schema = Schema(
@@ -60,12 +63,18 @@ class EventType:
                 type=self.name,
             )
         out: list[Any] = []
-        for name, kind in self.fields:
-            kind.put(getattr(event, name), f"{self.name}.{name}", out)
+        for name, path, kind, check in self._puts:
+            value = getattr(event, name)
+            if check is None or value is None:
+                kind.put(value, path, out)
+            else:  # what `put` would do
+                out.append(check(value, path))
         return tuple(out)
 
     def tags(self, event: Any) -> tuple[str, ...]:
         """The tags that the fields declared `Tag[...]` carry: `customer:c9`."""
+        if not self.tag_fields:
+            return ()
         return tuple(tag_text(name, getattr(event, name)) for name in self.tag_fields if getattr(event, name) is not None)
 
     def decode(self, schema: Schema, columns: Sequence[list[Any]]) -> list[Any]:
@@ -75,7 +84,7 @@ class EventType:
         """
         count = len(columns[0]) if columns else 0
         stored = dict(zip(schema.columns, columns, strict=False))
-        arguments = [self._argument(name, kind, schema, stored, count) for name, kind in self.fields]
+        arguments = [self._argument(name, kind, wanted, schema, stored, count) for name, kind, wanted in self._columns]
         return list(map(self.cls, *arguments)) if arguments else [self.cls() for _ in range(count)]
 
     def normal(self, event: Any) -> Any:
@@ -94,11 +103,19 @@ class EventType:
     def _with_default(self) -> Iterator[dataclasses.Field[Any]]:
         return (f for f in dataclasses.fields(self.cls) if not (f.default is f.default_factory is dataclasses.MISSING))
 
-    def _argument(self, name: str, kind: FieldType, schema: Schema, stored: dict[str, list[Any]], count: int) -> list[Any]:
-        """The values of one field for `decode`."""
-        wanted = [leaf.column for leaf in kind.leaves(name)]
-        if all(column in stored for column in wanted):
-            return kind.decode_columns([stored[column] for column in wanted])
+    def _argument(
+        self,
+        name: str,
+        kind: FieldType,
+        wanted: tuple[str, ...],
+        schema: Schema,
+        stored: dict[str, list[Any]],
+        count: int,
+    ) -> list[Any]:
+        """The values of one field, stored in the columns `wanted`, for `decode`."""
+        found = [stored[column] for column in wanted if column in stored]
+        if len(found) == len(wanted):
+            return kind.decode_columns(found)
         # A field that is stored in another form is not a missing one: a default would hide what was recorded.
         others = [leaf.column for leaf in schema.leaves if leaf.path == name or leaf.path.startswith(f"{name}.")]
         if others:

@@ -25,6 +25,10 @@ class Schema:
     doc: str = ""
     origin: str = ""
 
+    def __hash__(self) -> int:
+        # It is looked up for every event; those of one key are almost always the same one.
+        return hash((self.name, self.version))
+
     @property
     def key(self) -> tuple[str, int]:
         return self.name, self.version

@@ -191,13 +191,20 @@ class Trail:
 
     def holds(self) -> bool:
         """Whether nothing was put in the place of anything."""
-        return (
-            self.lasting
-            and all(names.get(name, _ABSENT) is value for names, name, value in self.names)
-            and all(_content(cell) is value for cell, value in self.cells)
-            and all(getattr(of, name, _ABSENT) is value for of, name, value in self.parts)
-            and all(tuple(map(id, vars(cls).values())) == ids for cls, ids in self.members)
-        )
+        # Loops and not `all`: this is asked for every load of an aggregate.
+        for names, name, value in self.names:
+            if names.get(name, _ABSENT) is not value:
+                return False
+        for cell, value in self.cells:
+            if _content(cell) is not value:
+                return False
+        for of, name, value in self.parts:
+            if getattr(of, name, _ABSENT) is not value:
+                return False
+        for cls, ids in self.members:
+            if tuple(map(id, vars(cls).values())) != ids:
+                return False
+        return self.lasting
 
     def changed(self) -> tuple[str, ...]:
         """The names, classes aside, that stand for another value now."""

@@ -5,8 +5,6 @@ This is what a model means. Any other engine gives the same states or is not use
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -15,7 +13,7 @@ from eventlab.model.events import EventType, event_class
 from eventlab.model.filters import EVERYTHING, Clause, Filter
 from eventlab.model.meta import Meta
 from eventlab.model.models import Model
-from eventlab.store.base import ALL, FOLD_ENVELOPE, IGNORED, Batch, ClassOf, Cut, Tenant
+from eventlab.store.base import ALL, FOLD_ENVELOPE, IGNORED, Batch, ClassOf, Cut, Tenant, collector_off
 from eventlab.store.columns import ENVELOPE_NAMES
 
 #: A key with its state: [state, version, position]. Lists, for a fold changes them a million times.
@@ -112,18 +110,6 @@ class RowFold:
                     watch(key, event, entry[0], position)
         except Exception as why:
             raise failed(self.model, "evolve", envelope, at, why) from why
-
-
-@contextlib.contextmanager
-def collector_off() -> Iterator[None]:
-    """Pause the cyclic garbage collector, which does not change what a fold gives."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def class_lookup(model: Model) -> ClassOf:

@@ -23,7 +23,8 @@ from eventlab.store.files import disk_full
 from eventlab.store.wal import Unread, in_use, unread
 
 #: 1: position-ordered runs. 2: eras of sorted buckets, leases of readers, snapshots; ids are trimmed by position.
-FORMAT: Final = 2
+#: 3: a hot event is its record, as it is digested; its id moves to the window of known ids when it is trimmed.
+FORMAT: Final = 3
 APPLICATION_ID: Final = 0x65766C62  # "evlb"
 CHECKPOINT_EVERY: Final = 256
 CHECKPOINT_BYTES: Final = 16 << 20
@@ -42,9 +43,8 @@ CREATE TABLE schema(name TEXT NOT NULL, version INTEGER NOT NULL, fingerprint TE
 CREATE TABLE type_use(tenant INTEGER NOT NULL, category INTEGER NOT NULL, type TEXT NOT NULL, version INTEGER NOT NULL,
   PRIMARY KEY(tenant, category, type, version)) STRICT, WITHOUT ROWID;
 CREATE TABLE event(position INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, stream TEXT NOT NULL, version INTEGER NOT NULL,
-  type TEXT NOT NULL, schema_version INTEGER NOT NULL, event_id BLOB NOT NULL, recorded_at INTEGER NOT NULL,
-  occurred_at INTEGER NOT NULL, correlation_id BLOB, causation_id BLOB, actor TEXT, tags TEXT, commit_position INTEGER NOT NULL,
-  payload BLOB NOT NULL, digest BLOB NOT NULL, UNIQUE(tenant, stream, version)) STRICT;
+  event_id BLOB NOT NULL, content BLOB NOT NULL, record BLOB NOT NULL, digest BLOB NOT NULL,
+  UNIQUE(tenant, stream, version), UNIQUE(tenant, event_id)) STRICT;
 CREATE TABLE event_key(tenant INTEGER NOT NULL, event_id BLOB NOT NULL, position INTEGER NOT NULL, version INTEGER NOT NULL,
   content BLOB NOT NULL, PRIMARY KEY(tenant, event_id)) STRICT, WITHOUT ROWID;
 CREATE INDEX event_key_position ON event_key(position);

@@ -13,7 +13,6 @@ import os
 import secrets
 import sqlite3
 import threading
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -48,7 +47,7 @@ from eventlab.store.compact import Compacted
 from eventlab.store.cut import DiskCut, HotStream, Layout, TypesOf
 from eventlab.store.files import LOCAL_DISK, Disk, make_folders, refuse_unsafe_disk, remove, write_durably
 from eventlab.store.gc import Collected, Hold
-from eventlab.store.rules import late_retry, recorded, refuse_met, refuse_stale
+from eventlab.store.rules import ids_of, late_retry, recorded, refuse_met, refuse_stale
 from eventlab.store.runs import Runs
 from eventlab.store.seal import Pause, no_pause
 from eventlab.store.segment import Segment
@@ -72,6 +71,9 @@ class DiskStore:
         self._tenants, self._categories = Names("tenant"), Names("category")
         self._runs = Runs(root, self._catalog, self._tenants, self._categories, disk)
         self._schemas: dict[tuple[str, int], Schema] = {}
+        #: What is committed for ever: the numbers of tenants, and which of their categories use which types.
+        self._numbers: dict[str, int] = {}
+        self._uses: set[tuple[int, str, Schema]] = set()
         self._types_of: TypesOf = {}
         self._types_seen: int | None = None
         self._cut_lock = threading.RLock()
@@ -95,28 +97,28 @@ class DiskStore:
         now: int | None = None,
     ) -> Appended:
         """Append all drafts or none, in one transaction; see `store.base.Store`."""
-        blobs = [pack(draft.payload) for draft in drafts]
-        ids = tuple(uuid.UUID(bytes=draft.event_id) for draft in drafts)
         seen = condition.after if condition is not None else 0
         try:
             while True:
                 with self._catalog.write() as connection:
-                    tenant_id = self._tenants.ensure(connection, tenant)
+                    tenant_id = self._numbers.get(tenant) or self._tenants.ensure(connection, tenant)
                     if repeats and (earlier := tail.earlier(connection, tenant_id, drafts)):
-                        return Appended(earlier[0], ids=ids, versions=earlier[1], repeated=True)
+                        return Appended(earlier[0], earlier[1], ids_of(drafts), repeated=True)
                     heads = tail.heads_of(connection, tenant_id, [*expected, *(draft.stream for draft in drafts)])
                     for stream, version in expected.items():
                         refuse_stale(stream, version, heads.get(stream, 0), ())
                     if condition is None or self._still_holds(connection, tenant_id, condition, seen):
-                        uses = dict.fromkeys((draft.stream.partition("-")[0], draft.schema) for draft in drafts)
-                        known = self._register(connection, tenant_id, uses)
+                        uses = dict.fromkeys((tenant_id, draft.stream.partition("-")[0], draft.schema) for draft in drafts)
+                        known = self._schemas
+                        if not uses.keys() <= self._uses:
+                            known = self._register(connection, tenant_id, [use[1:] for use in uses])
                         head, last = connection.execute("SELECT head, recorded_at FROM log").fetchone()
                         recorded_at = max(self._now() if now is None else now, last)
                         rows = []
                         for position, draft in enumerate(drafts, head + 1):
                             heads[draft.stream] = version = heads.get(draft.stream, 0) + 1
                             rows.append(recorded(draft, position, version, tenant, recorded_at, head + 1))
-                        tail.insert(connection, tenant_id, rows, blobs, [draft.content for draft in drafts])
+                        tail.insert(connection, tenant_id, rows, drafts)
                         connection.execute("UPDATE log SET head = ?, recorded_at = ?", (head + len(rows), recorded_at))
                         break
                 # Too much to look at under the lock: it is looked at outside, and only what comes after that inside.
@@ -135,8 +137,13 @@ class DiskStore:
             types = [name for batch in since for name in batch.envelope.type]
             refuse_stale(conflict.stream, conflict.expected, conflict.actual, types)
             raise
-        self._schemas = known
-        return Appended(tuple(row.position for row in rows), ids=ids, versions=tuple(row.version for row in rows))
+        if not uses.keys() <= self._uses:
+            # Another thread may have learned of other types since.
+            with self._cut_lock:
+                self._schemas = {**self._schemas, **known}
+                self._numbers[tenant] = tenant_id
+                self._uses.update(uses)
+        return Appended(tuple(row.position for row in rows), tuple(row.version for row in rows), ids_of(drafts))
 
     def _still_holds(self, connection: sqlite3.Connection, tenant_id: int, condition: Condition, seen: int) -> bool:
         """Look for what a condition forbids after `seen`, under the lock; False where that is too much, or not hot."""
@@ -287,7 +294,7 @@ class DiskStore:
             return self._runs.live(connection)
 
     def _hot_tables(self, connection: sqlite3.Connection, first: int, last: int) -> dict[tuple[str, str], pa.Table]:
-        rows = tail.rows_between(connection, first, last, lambda number: self._tenants.name(connection, number))
+        rows = tail.rows_between(connection, first, last)
         parts = tail.by_category(rows)
         schemas = load_schemas(connection) if any(_missing(parts, self._schemas)) else self._schemas
         try:
@@ -359,9 +366,7 @@ class DiskStore:
         try:
             with self._catalog.write() as connection:
                 old = connection.execute("SELECT path FROM read_model WHERE tenant = ? AND name = ?", (tenant, name)).fetchone()
-                connection.execute(
-                    "INSERT OR REPLACE INTO read_model VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row))
-                )
+                connection.execute("INSERT OR REPLACE INTO read_model VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
         except BaseException:
             # As in `Runs.abandon`: the error may come when the COMMIT is already done.
             with contextlib.suppress(EventlabError, sqlite3.Error, OSError), self._catalog.read() as connection:

@@ -258,7 +258,7 @@ def _categories(catalog: sqlite3.Connection, sealed: int, segments: Sequence[Seg
     hot: dict[tuple[str, str], tuple[int, int]] = {
         (tenant, category): (count, size)
         for tenant, category, count, size in catalog.execute(
-            "SELECT tenant.name, substr(stream, 1, instr(stream, '-') - 1), count(*), sum(length(payload)) FROM event "
+            "SELECT tenant.name, substr(stream, 1, instr(stream, '-') - 1), count(*), sum(length(record)) FROM event "
             "JOIN tenant ON tenant.id = event.tenant WHERE position > ? GROUP BY 1, 2",
             (sealed,),
         )

@@ -30,13 +30,11 @@ from eventlab.store.base import (
     Snapshot,
     SourceGroup,
     Tenant,
-    content_digest,
     needed_envelope,
-    pack,
     rows_to_table,
 )
 from eventlab.store.columns import ENVELOPE_NAMES, payload_columns, stored_column
-from eventlab.store.rules import late_retry, recorded, refuse_early, refuse_met, refuse_stale, same_append
+from eventlab.store.rules import ids_of, late_retry, recorded, refuse_early, refuse_met, refuse_stale, same_append
 
 
 class MemoryStore:
@@ -90,7 +88,7 @@ class MemoryStore:
                 rows.append(recorded(draft, position, version, tenant, recorded_at, first))
                 self._by_id[tenant, draft.event_id] = (position, draft.content)
             self._rows.extend(rows)
-            return Appended(tuple(r.position for r in rows), tuple(_ids(drafts)), tuple(r.version for r in rows))
+            return Appended(tuple(r.position for r in rows), tuple(r.version for r in rows), ids_of(drafts))
 
     def cut(self) -> MemoryCut:
         """The log as it is now."""
@@ -164,7 +162,7 @@ class MemoryStore:
         if positions is None:
             return None
         versions = tuple(self._rows[p - 1].version for p in positions)
-        return Appended(positions, tuple(_ids(drafts)), versions, repeated=True)
+        return Appended(positions, versions, ids_of(drafts), repeated=True)
 
     def _rows_after(self, tenant: str, stream: str, version: int) -> list[Row]:
         return [r for r in self._rows if (r.tenant, r.stream) == (tenant, stream) and r.version > version]
@@ -254,10 +252,6 @@ class MemoryCut:
         return {category: rows_to_table(part, self.schemas) for category, part in sorted(parts.items())}
 
 
-def _ids(drafts: Sequence[Draft]) -> Iterator[uuid.UUID]:
-    return (uuid.UUID(bytes=draft.event_id) for draft in drafts)
-
-
 def _select(table: pa.Table, envelope: Sequence[str]) -> pa.Table:
     return table.select([*envelope, *payload_columns(table)])
 
@@ -274,8 +268,9 @@ def _drafts(chunk: Chunk, schemas: Mapping[tuple[str, int], Schema]) -> Iterator
         for i, row in enumerate(rows.to_pylist()):
             schema = schemas[row["type"], row["schema_version"]]
             stored = tuple(payload[column][i] if column in payload else None for column in schema.columns)
-            draft = Draft(
-                row["stream"], schema, stored, row["event_id"], row["occurred_at"], row["correlation_id"],
-                row["causation_id"], row["actor"], tuple(row["tags"]), content_digest(row["stream"], schema, pack(stored)),
+            draft = Draft.of(
+                row["stream"], schema, stored, event_id=row["event_id"], occurred_at=row["occurred_at"],
+                correlation_id=row["correlation_id"], causation_id=row["causation_id"], actor=row["actor"],
+                tags=tuple(row["tags"]),
             )  # fmt: skip
             yield row["offset"], draft, row.get("recorded_at")

@@ -87,10 +87,14 @@ def late_retry(
             return None
         found |= {row.event_id: row for row in rows}
     rows = [found[draft.event_id] for draft in drafts]
-    contents = [content_digest(row.stream, schemas[row.type, row.schema_version], pack(row.payload)) for row in rows]
+    contents = [content_digest(row.stream, (row.type, row.schema_version), pack(row.payload)) for row in rows]
     positions = same_append(drafts, [(row.position, content) for row, content in zip(rows, contents, strict=True)])
-    ids_of = tuple(uuid.UUID(bytes=draft.event_id) for draft in drafts)
-    return Appended(positions or (), ids_of, tuple(row.version for row in rows), repeated=True)
+    return Appended(positions or (), tuple(row.version for row in rows), ids_of(drafts), repeated=True)
+
+
+def ids_of(drafts: Sequence[Draft]) -> tuple[bytes, ...]:
+    """The ids of drafts, in their order."""
+    return tuple(draft.event_id for draft in drafts)
 
 
 def same_append(drafts: Sequence[Draft], found: Sequence[tuple[int, bytes] | None]) -> tuple[int, ...] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from eventlab.model.schema import Schema
-from eventlab.store.base import joined, rows_to_table
+from eventlab.store.base import collector_off, joined, rows_to_table
 from eventlab.store.runs import Place, Runs, advance_sealed
 from eventlab.store.tail import by_category, rows_between
 
@@ -68,13 +67,11 @@ def _seal_run(
     slices: dict[tuple[str, str], list[pa.Table]] = {}
     found = 0
     for low in range(first, last + 1, SLICE_ROWS):
-        # Many short read transactions: a long one would keep the WAL from being moved into the database.
-        with runs.catalog.read() as connection:
-            name = functools.cache(lambda number, of=connection: runs.tenants.name(of, number))
-            rows = rows_between(connection, low, min(low + SLICE_ROWS - 1, last), name)
-        found += len(rows)
-        for key, part in by_category(rows).items():
-            slices.setdefault(key, []).append(rows_to_table(part, known))
+        with collector_off():
+            part = _slice(runs, low, min(low + SLICE_ROWS - 1, last), known)
+        for key, table in part.items():
+            slices.setdefault(key, []).append(table)
+            found += len(table)
         pause()
     if found != last - first + 1:
         # Another process sealed and trimmed some of them in between.
@@ -95,20 +92,33 @@ def _seal_run(
     return last - first + 1 if won else 0
 
 
+def _slice(runs: Runs, first: int, last: int, known: Mapping[tuple[str, int], Schema]) -> dict[tuple[str, str], pa.Table]:
+    """Some hot rows as a table each category; in a read transaction of its own, for a long one would keep the WAL long."""
+    with runs.catalog.read() as connection:
+        rows = rows_between(connection, first, last)
+    return {key: rows_to_table(part, known) for key, part in by_category(rows).items()}
+
+
 def _trim(runs: Runs, pause: Pause) -> None:
-    """Delete hot rows that are sealed, and ids that fell out of the window, a batch a transaction."""
+    """Delete hot rows that are sealed, but for their ids, and ids that fell out of the window; a batch a transaction."""
     while True:
         with runs.catalog.write() as connection:
             # The first rows and not any rows: their pages are together, and a range needs no list of them.
-            first, sealed = connection.execute("SELECT (SELECT min(position) FROM event), sealed FROM log").fetchone()
-            last = sealed if first is None else min(first + TRIM_ROWS - 1, sealed)
-            connection.execute("DELETE FROM event WHERE position <= ?", (last,))
-            head, floor = connection.execute("SELECT head, id_floor FROM log").fetchone()
-            behind = head - ID_WINDOW - floor
-            if behind > TRIM_ROWS:
+            first, sealed, head, floor = connection.execute(
+                "SELECT (SELECT min(position) FROM event), sealed, head, id_floor FROM log"
+            ).fetchone()
+            if head - ID_WINDOW - floor > TRIM_ROWS:
                 # A floor that moved past ids of a large ingest has little to delete: those rows have no ids here.
-                connection.execute("DELETE FROM event_key WHERE position <= ?", (head - ID_WINDOW,))
-                connection.execute("UPDATE log SET id_floor = ?", (head - ID_WINDOW,))
+                floor = head - ID_WINDOW
+                connection.execute("DELETE FROM event_key WHERE position <= ?", (floor,))
+                connection.execute("UPDATE log SET id_floor = ?", (floor,))
+            last = sealed if first is None else min(first + TRIM_ROWS - 1, sealed)
+            connection.execute(
+                "INSERT INTO event_key SELECT tenant, event_id, position, version, content FROM event "
+                "WHERE position > ? AND position <= ?",
+                (floor, last),
+            )
+            connection.execute("DELETE FROM event WHERE position <= ?", (last,))
         pause()
         if last == sealed:
             return

@@ -8,7 +8,6 @@ that is not as it was written is shown as far as it decodes, and said to be so. 
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 import uuid
@@ -24,10 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eventlab.errors import Damaged, Refused, UnknownStream
+from eventlab.errors import Damaged, EventlabError, Refused, UnknownStream
 from eventlab.model.schema import Schema
 from eventlab.model.types import Leaf, back_of
-from eventlab.store.base import Row, row_digest, unpack
+from eventlab.store.base import row_of_record
 from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, stored_column
 from eventlab.store.disk import DiskStore
 from eventlab.store.files import file_digest
@@ -48,7 +47,7 @@ from eventlab.store.shown import (
     StreamPart,
     TableCount,
 )
-from eventlab.store.tail import EVENT_COLUMNS
+from eventlab.store.tail import READ_COLUMNS, row_of
 from eventlab.store.words import IDS, UNREADABLE, readable, said, second_text, size_text, span, type_text
 
 _TABLES: Final = {
@@ -85,7 +84,7 @@ def _event(store: DiskStore, position: int) -> ShownEvent:
             end = "the log is empty" if head == 0 else f"the log ends at {head:,}" if head else "the log's end cannot be read"
             raise Refused(f"there is no position {position:,}: {end}", hint="positions start at 1; eventlab events lists some")
         files = _live(catalog, store.root, position, position, problems)
-        query = f"SELECT {EVENT_COLUMNS}, digest FROM event WHERE position = ?"
+        query = f"SELECT {READ_COLUMNS} FROM event WHERE position = ?"
         raw = None if files else _attempt(problems, "the hot event", None, _row, catalog, query, position)
         tenants = _names(catalog, "tenant", problems) if raw else {}
     if raw is not None:
@@ -116,21 +115,24 @@ def _sealed_event(store: DiskStore, file: _File, at: tuple[int, int], table: pa.
 
 
 def _hot_event(store: DiskStore, raw: Sequence[Any], tenants: Mapping[int, str], problems: list[str]) -> ShownEvent:
-    position, tenant, stream, version, kind, schema_version, *middle, tags, commit, blob, _ = raw
-    listed = _attempt(problems, f"tags {tags!r}", None, lambda: tuple(json.loads(tags)) if tags else ())
-    stored = _attempt(problems, "the payload", None, lambda: tuple(unpack(blob)))
+    position, tenant, stream, version, event_id, record, _ = raw
     right = _is_right(raw, tenants)
     if not right:
-        problems.append("the event is not as it was written: it does not have the digest that was kept with it")
-    values = (position, stream, version, kind, schema_version, *middle, _name(tenants, tenant), listed, commit)
-    envelope = {name: readable(name, value) for name, value in zip(ENVELOPE_NAMES, values, strict=True)}
-    schema = _schema(store, kind, schema_version, problems)
+        problems.append("the event is not as it was written: it does not have the digest, or the place, that was kept with it")
+    row = _attempt(problems, "the record", None, row_of_record, record)
+    # The catalog finds an event by what its own columns say.
+    said = {"position": position, "stream": stream, "version": version, "event_id": event_id, "tenant": _name(tenants, tenant)}
+    known = {**(row._asdict() if row is not None else {}), **said}
+    envelope = {name: readable(name, known.get(name)) for name in ENVELOPE_NAMES}
     payload: list[ShownField] = []
-    if stored is not None:
-        columns = schema.columns if schema is not None else [f"value {i}:?" for i in range(1, len(stored) + 1)]
-        if len(columns) != len(stored):
-            problems.append(f"the payload has {len(stored)} values, where {kind} version {schema_version} has {len(columns)}")
-        payload = [_field(column, value, problems) for column, value in zip(columns, stored, strict=False)]
+    if row is not None:
+        schema = _schema(store, row.type, row.schema_version, problems)
+        columns = schema.columns if schema is not None else [f"value {i}:?" for i in range(1, len(row.payload) + 1)]
+        if len(columns) != len(row.payload):
+            problems.append(
+                f"the payload has {len(row.payload)} values, where {row.type} version {row.schema_version} has {len(columns)}"
+            )
+        payload = [_field(column, value, problems) for column, value in zip(columns, row.payload, strict=False)]
     return ShownEvent(
         position, "hot: a row of catalog.sqlite", None, None, None, RIGHT if right else WRONG, envelope, tuple(payload),
         tuple(problems),
@@ -138,12 +140,10 @@ def _hot_event(store: DiskStore, raw: Sequence[Any], tenants: Mapping[int, str],
 
 
 def _is_right(raw: Sequence[Any], tenants: Mapping[int, str]) -> bool:
-    """Whether a row of the hot tail has the digest that was kept with it."""
-    position, tenant, *middle, tags, commit, blob, digest = raw
-    with suppress(*UNREADABLE):
-        given: list[Any] = [position, tenants[tenant], *middle]
-        given += [tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(blob))]
-        return bool(row_digest(Row(*given)) == digest)
+    """Whether a row of the hot tail is what was written."""
+    with suppress(EventlabError, *UNREADABLE):
+        row_of(raw, tenants.__getitem__)
+        return True
     return False
 
 
@@ -242,7 +242,7 @@ def _hot_places(
     catalog: sqlite3.Connection, tenant: tuple[int, str], stream: str, files: Sequence[_File]
 ) -> list[tuple[int, int, bool]]:
     """A stream's hot rows: version, position, and whether it is right; those that a live run covers are sealed already."""
-    query = f"SELECT {EVENT_COLUMNS}, digest FROM event WHERE tenant = ? AND stream = ? ORDER BY version"
+    query = f"SELECT {READ_COLUMNS} FROM event WHERE tenant = ? AND stream = ? ORDER BY version"
     found = []
     for raw in catalog.execute(query, (tenant[0], stream)):
         position, version = raw[0], raw[3]
@@ -395,8 +395,20 @@ def show_table(store: DiskStore, table: str, *, where: Mapping[str, str] | None 
         # One at a time: the rows before a damaged page are shown.
         read = catalog.execute(f"SELECT * {rest} LIMIT ?", (*asked.values(), limit))
         _attempt(problems, f"some rows of table {table}", None, raw.extend, read)
-    rows = tuple({name: readable(name, value, names) for name, value in zip(columns, row, strict=True)} for row in raw)
+    rows = tuple(_catalog_row(dict(zip(columns, row, strict=True)), names) for row in raw)
     return ShownTable(table, rows, max(total, len(rows)), tuple(dict.fromkeys(problems)))
+
+
+def _catalog_row(row: Mapping[str, Any], names: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
+    """A row with its values as a person knows them; in the place of a record, what it says besides the other columns."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        said = {name: value}
+        if name == "record":
+            with suppress(EventlabError, *UNREADABLE):
+                said = {field: of for field, of in row_of_record(value)._asdict().items() if field not in row}
+        found |= {field: readable(field, of, names) for field, of in said.items()}
+    return found
 
 
 def _tables(catalog: sqlite3.Connection) -> list[str]:

@@ -16,21 +16,23 @@ import numpy as np
 import pyarrow as pa
 
 from eventlab.errors import Damaged
-from eventlab.store.base import Draft, Row, joined, row_digest, unpack
+from eventlab.store.base import Draft, Row, joined, record_digest, record_of, row_of_record
 from eventlab.store.columns import payload_columns
 from eventlab.store.rules import same_append
 
-EVENT_COLUMNS: Final = (
-    "position, tenant, stream, version, type, schema_version, event_id, recorded_at, occurred_at, correlation_id, "
-    "causation_id, actor, tags, commit_position, payload"
-)
-_TAGS, _COMMIT, _PAYLOAD = (EVENT_COLUMNS.split(", ").index(name) for name in ("tags", "commit_position", "payload"))
 #: What `row_of` takes.
-READ_COLUMNS: Final = f"{EVENT_COLUMNS}, digest"
-_INSERT: Final = f"INSERT INTO event({EVENT_COLUMNS}, digest) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+READ_COLUMNS: Final = "position, tenant, stream, version, event_id, record, digest"
+_INSERT: Final = (
+    "INSERT INTO event(position, tenant, stream, version, event_id, content, record, digest) VALUES(?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _UPSERT_HEAD: Final = (
     "INSERT INTO stream_head VALUES(?, ?, ?, ?, ?) ON CONFLICT(tenant, stream) DO UPDATE SET "
     "version = excluded.version, last_position = excluded.last_position"
+)
+#: An id is that of a hot event, or is in the window of ids that is kept of those that are not.
+_FIND_ID: Final = (
+    "SELECT position, content, version FROM event WHERE tenant = :tenant AND event_id = :id UNION ALL "
+    "SELECT position, content, version FROM event_key WHERE tenant = :tenant AND event_id = :id"
 )
 #: More streams than these are looked up by one statement.
 MANY_STREAMS: Final = 16
@@ -41,24 +43,15 @@ TenantName = Callable[[int], str]
 # -- rows in the catalog ---------------------------------------------------------------------------------------------------
 
 
-def insert(
-    connection: sqlite3.Connection, tenant_id: int, rows: Sequence[Row], blobs: Sequence[bytes], contents: Sequence[bytes]
-) -> None:
-    """Add rows to the tail, their ids to the window of known ids, and move the heads of their streams."""
+def insert(connection: sqlite3.Connection, tenant_id: int, rows: Sequence[Row], drafts: Sequence[Draft]) -> None:
+    """Add the rows of drafts to the tail, and move the heads of their streams."""
+    records = map(record_of, rows)
     connection.executemany(
         _INSERT,
         [
-            (
-                row.position, tenant_id, row.stream, row.version, row.type, row.schema_version, row.event_id, row.recorded_at,
-                row.occurred_at, row.correlation_id, row.causation_id, row.actor,
-                json.dumps(row.tags, ensure_ascii=False) if row.tags else None, row.commit, blob, row_digest(row),
-            )
-            for row, blob in zip(rows, blobs, strict=True)
+            (row.position, tenant_id, row.stream, row.version, row.event_id, draft.content, record, record_digest(record))
+            for row, draft, record in zip(rows, drafts, records, strict=True)
         ],
-    )  # fmt: skip
-    connection.executemany(
-        "INSERT INTO event_key VALUES(?, ?, ?, ?, ?)",
-        [(tenant_id, row.event_id, row.position, row.version, content) for row, content in zip(rows, contents, strict=True)],
     )
     heads: dict[str, tuple[int, int, int]] = {}
     for row in rows:
@@ -94,21 +87,19 @@ def earlier(
     connection: sqlite3.Connection, tenant_id: int, drafts: Sequence[Draft]
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Positions and versions of an append that is repeated; None for a new one."""
-    find = "SELECT position, content, version FROM event_key WHERE tenant = ? AND event_id = ?"
-    rows = [connection.execute(find, (tenant_id, draft.event_id)).fetchone() for draft in drafts]
+    rows = [connection.execute(_FIND_ID, {"tenant": tenant_id, "id": draft.event_id}).fetchone() for draft in drafts]
     positions = same_append(drafts, [None if row is None else (row[0], row[1]) for row in rows])
     return None if positions is None else (positions, tuple(row[2] for row in rows))
 
 
-def envelopes_after(connection: sqlite3.Connection, position: int) -> list[tuple[int, int, str, str, list[str]]]:
+def envelopes_after(connection: sqlite3.Connection, position: int) -> list[tuple[int, int, str, str, tuple[str, ...]]]:
     """Position, tenant, type, stream and tags of the hot events after a position."""
-    found = connection.execute(
-        "SELECT position, tenant, type, stream, tags FROM event WHERE position > ? ORDER BY position", (position,)
-    )
+    found = connection.execute("SELECT tenant, record FROM event WHERE position > ? ORDER BY position", (position,))
     try:
-        return [(at, of, name, stream, json.loads(tags) if tags else []) for at, of, name, stream, tags in found]
-    except (RecursionError, TypeError, ValueError) as why:
+        rows = [(tenant, row_of_record(record)) for tenant, record in found]
+    except Damaged as why:
         raise damaged(f"positions after {position:,}", why) from why
+    return [(row.position, tenant, row.type, row.stream, row.tags) for tenant, row in rows]
 
 
 def row_of(raw: Sequence[Any], tenant_name: TenantName) -> Row:
@@ -116,23 +107,29 @@ def row_of(raw: Sequence[Any], tenant_name: TenantName) -> Row:
 
     So a damaged event is not read as if it were whole, and not sealed either.
     """
-    tags, payload, digest = raw[_TAGS], raw[_PAYLOAD], raw[-1]
-    try:
-        said = (tuple(json.loads(tags)) if tags else (), raw[_COMMIT], tuple(unpack(payload)))
-    except (Damaged, RecursionError, TypeError, ValueError) as why:
-        raise damaged(f"position {raw[0]:,}", why) from why
-    row = Row._make((raw[0], tenant_name(raw[1]), *raw[2:_TAGS], *said))
-    if row_digest(row) != digest:
-        raise damaged(f"position {raw[0]:,}", ValueError("it is not what was written"))
+    position, tenant, stream, version, event_id, record, digest = raw
+    row = _whole(position, record, digest)
+    if (row.tenant, row.stream, row.version, row.event_id) != (tenant_name(tenant), stream, version, event_id):
+        raise damaged(f"position {position:,}", ValueError("it is not what was written"))
     return row
 
 
-def rows_between(connection: sqlite3.Connection, first: int, last: int, tenant_name: TenantName) -> list[Row]:
-    """The hot rows of a run of positions, in order."""
+def _whole(position: int, record: bytes, digest: bytes) -> Row:
+    try:
+        row = row_of_record(record)
+    except Damaged as why:
+        raise damaged(f"position {position:,}", why) from why
+    if record_digest(record) != digest or row.position != position:
+        raise damaged(f"position {position:,}", ValueError("it is not what was written"))
+    return row
+
+
+def rows_between(connection: sqlite3.Connection, first: int, last: int) -> list[Row]:
+    """The hot rows of a run of positions, in order, by their records alone."""
     found = connection.execute(
-        f"SELECT {READ_COLUMNS} FROM event WHERE position BETWEEN ? AND ? ORDER BY position", (first, last)
+        "SELECT position, record, digest FROM event WHERE position BETWEEN ? AND ? ORDER BY position", (first, last)
     ).fetchall()
-    return [row_of(raw, tenant_name) for raw in found]
+    return [_whole(*raw) for raw in found]
 
 
 def rows_of_stream(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from eventlab.errors import NoStore
-from eventlab.store.base import checksum
+from eventlab.errors import Damaged, NoStore
+from eventlab.store.base import Row, checksum, content_digest, record_of, unpack
 from eventlab.store.catalog import APPLICATION_ID, FORMAT, identity, newer_format, unread_commits
 
 _SNAPSHOT: Final = """CREATE TABLE snapshot(tenant INTEGER NOT NULL, stream TEXT NOT NULL, model TEXT NOT NULL,
@@ -28,6 +29,15 @@ _CHECKED: Final = {
     "import_chunk": "tenant, source, chunk, rows, first, last, digest",
     "read_model": "tenant, name, fingerprint, position, path, rows, bytes, digest",
 }
+#: From format 3 on a hot event is its record; its id is its own, and joins the others in `event_key` when it is trimmed.
+_EVENT: Final = """CREATE TABLE event(position INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, stream TEXT NOT NULL,
+  version INTEGER NOT NULL, event_id BLOB NOT NULL, content BLOB NOT NULL, record BLOB NOT NULL, digest BLOB NOT NULL,
+  UNIQUE(tenant, stream, version), UNIQUE(tenant, event_id)) STRICT"""
+_MOVE_EVENTS: Final = """INSERT INTO event SELECT position, tenant, stream, version, event_id,
+  content(stream, type, schema_version, payload),
+  record(position, coalesce(tenant.name, ''), stream, version, type, schema_version, event_id, recorded_at, occurred_at,
+    correlation_id, causation_id, actor, tags, commit_position, payload),
+  digest FROM event_2 LEFT JOIN tenant ON tenant.id = tenant ORDER BY position"""
 #: The statements that lead from each format to the next.
 STEPS: Final[dict[int, tuple[str, ...]]] = {
     1: (
@@ -40,6 +50,13 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
         _SNAPSHOT,
         *(f"ALTER TABLE {table} ADD COLUMN checksum BLOB NOT NULL DEFAULT x''" for table in _CHECKED),
         *(f"UPDATE {table} SET checksum = checksum({columns})" for table, columns in _CHECKED.items() if columns),
+    ),
+    2: (
+        "ALTER TABLE event RENAME TO event_2",
+        _EVENT,
+        _MOVE_EVENTS,
+        "DELETE FROM event_key WHERE position IN (SELECT position FROM event)",
+        "DROP TABLE event_2",
     ),
 }
 
@@ -68,6 +85,8 @@ def upgrade(root: Path) -> Upgraded:
                 raise NoStore(f"{path} is not the catalog of a store", hint="name the folder of a store", path=str(root))
             catalog.execute("PRAGMA synchronous=FULL")
             catalog.create_function("checksum", -1, checksum, deterministic=True)
+            catalog.create_function("content", 4, _content, deterministic=True)
+            catalog.create_function("record", -1, _record, deterministic=True)
             before = found = int(catalog.execute("SELECT format FROM log").fetchone()[0])
             if found > FORMAT:
                 raise newer_format(root, found)
@@ -81,3 +100,17 @@ def upgrade(root: Path) -> Upgraded:
             return Upgraded(str(root), before, found)
     finally:
         os.close(lock)
+
+
+def _record(*columns: Any) -> bytes:
+    """The record of a hot event from its columns in format 2; that of one that was damaged does not have its digest."""
+    *others, tags, commit, payload = columns
+    try:
+        said = tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(payload))
+    except (Damaged, RecursionError, TypeError, ValueError):
+        said = (str(tags),), commit, (payload,)
+    return record_of(Row._make((*others, *said)))
+
+
+def _content(stream: str, name: str, version: int, payload: bytes) -> bytes:
+    return content_digest(stream, (name, version), payload)

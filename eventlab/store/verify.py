@@ -36,7 +36,6 @@ from eventlab.store.disk import DiskStore
 from eventlab.store.files import file_digest
 from eventlab.store.gc import Hold
 from eventlab.store.query import SqlConnection
-from eventlab.store.seal import ID_WINDOW
 from eventlab.store.segment import Segment, bucket_of
 from eventlab.store.tail import READ_COLUMNS, row_of
 
@@ -194,11 +193,12 @@ def _catalog(store: DiskStore, report: _Report, full: bool) -> _Seen:
             report.add("log-row-changed", "damage", "what the catalog says of the whole log is not what was written", _RESTORE)
         _schemas(catalog, report)
         tenants = dict(catalog.execute("SELECT id, name FROM tenant").fetchall())
-        for raw in catalog.execute(f"SELECT {READ_COLUMNS} FROM event ORDER BY position"):
-            _hot_event(raw, tenants, report)
-        _counters(catalog, head, sealed, recorded_at, report)
-        _known_ids(catalog, head, sealed, id_floor, report)
+        last = MOMENT_MIN
+        for *raw, content in catalog.execute(f"SELECT {READ_COLUMNS}, content FROM event ORDER BY position"):
+            last = max(last, _hot_event(raw, content, tenants, report))
+        _counters(catalog, head, sealed, (recorded_at, last), report)
         ingested = _chunks(catalog, head, report)
+        _known_ids(catalog, head, id_floor, ingested, report)
         _derived(catalog, head, report)
         dead = catalog.execute("SELECT path, lease FROM segment WHERE state = 'pending'").fetchall()
         for path, lease in dead:
@@ -247,15 +247,21 @@ def _schemas(catalog: sqlite3.Connection, report: _Report) -> None:
                        _RESTORE)  # fmt: skip
 
 
-def _hot_event(raw: Sequence[Any], tenants: dict[int, str], report: _Report) -> None:
+def _hot_event(raw: Sequence[Any], content: bytes, tenants: dict[int, str], report: _Report) -> int:
+    """Look at a hot event; when it was recorded."""
     try:
-        row_of(raw, lambda number: tenants.get(number, ""))
+        row = row_of(raw, lambda number: tenants.get(number, ""))
     except EventlabError:
-        report.add("hot-event-damaged", "damage", f"hot event {raw[0]:,} ({raw[4]!r}) is not what was written", _RESTORE,
+        report.add("hot-event-damaged", "damage", f"hot event {raw[0]:,} of {raw[2]!r} is not what was written", _RESTORE,
                    position=raw[0])  # fmt: skip
+        return MOMENT_MIN
+    if content_digest(row.stream, (row.type, row.schema_version), pack(row.payload)) != content:
+        report.add("id-wrong", "damage", "what the catalog knows of an event's id is not what the event says: a repeat of its "
+                   "append would be taken for another", _RESTORE, position=row.position)  # fmt: skip
+    return row.recorded_at
 
 
-def _counters(catalog: sqlite3.Connection, head: int, sealed: int, recorded_at: int, report: _Report) -> None:
+def _counters(catalog: sqlite3.Connection, head: int, sealed: int, recorded: tuple[int, int], report: _Report) -> None:
     """The counters of the log are what its rows say: where it ends, how far it is sealed, when its last event was recorded."""
     beyond = catalog.execute(
         "SELECT (SELECT count(*) FROM event WHERE position > ?1) + (SELECT count(*) FROM event_key WHERE position > ?1) "
@@ -275,32 +281,35 @@ def _counters(catalog: sqlite3.Connection, head: int, sealed: int, recorded_at: 
     if sealed != end:
         report.add("log-row-changed", "damage", f"the log is sealed up to {end:,}, and the catalog says {sealed:,}", _RESTORE,
                    position=min(sealed, end) + 1)  # fmt: skip
-    times = catalog.execute(
-        "SELECT max(recorded_at) FROM event UNION ALL SELECT max(max_recorded) FROM segment WHERE state = 'live'"
-    ).fetchall()
-    if recorded_at != max((at for (at,) in times if at is not None), default=MOMENT_MIN):
+    said, hot = recorded
+    newest = catalog.execute("SELECT max(max_recorded) FROM segment WHERE state = 'live'").fetchone()[0]
+    if said != max(hot, MOMENT_MIN if newest is None else newest):
         report.add("log-row-changed", "damage", "the catalog does not say when the last event was recorded", _RESTORE)
 
 
-def _known_ids(catalog: sqlite3.Connection, head: int, sealed: int, id_floor: int, report: _Report) -> None:
-    """Every hot event's id is in the window of known ids, and nothing else is in it that should not be."""
-    unknown = catalog.execute(
-        "SELECT count(*), min(position) FROM event e WHERE position > ? AND NOT EXISTS "
-        "(SELECT 1 FROM event_key k WHERE k.tenant = e.tenant AND k.event_id = e.event_id AND k.position = e.position)",
-        (max(sealed, id_floor, head - ID_WINDOW),),
+def _known_ids(
+    catalog: sqlite3.Connection, head: int, id_floor: int, ingested: Sequence[tuple[int, int]], report: _Report
+) -> None:
+    """The window of known ids holds those of the events that were appended and are not hot any more, and no others."""
+    first_hot = catalog.execute("SELECT coalesce(min(position), ?) FROM event", (head + 1,)).fetchone()[0]
+    expected = max(0, first_hot - 1 - id_floor)
+    expected -= sum(max(0, min(last, first_hot - 1) - max(first - 1, id_floor)) for first, last in ingested)
+    found, strange = catalog.execute(
+        "SELECT count(*) FILTER (WHERE position > ?1 AND position < ?2), "
+        "count(*) FILTER (WHERE position <= ?1 OR position >= ?2) FROM event_key",
+        (id_floor, first_hot),
     ).fetchone()
-    if unknown[0]:
+    if found < expected:
         report.add(
             "id-forgotten",
             "damage",
             "the id of an event is not in the window of known ids: a repeat of its append would store it twice",
             _RESTORE,
-            count=unknown[0],
-            position=unknown[1],
+            count=expected - found,
         )
-    strange = catalog.execute("SELECT count(*) FROM event_key WHERE position <= ?", (id_floor,)).fetchone()[0]
-    if strange:
-        report.add("id-wrong", "damage", "the window of known ids holds some that should be forgotten", _RESTORE, count=strange)
+    if strange or found > expected:
+        report.add("id-wrong", "damage", "the window of known ids holds some that should not be there", _RESTORE,
+                   count=strange or found - expected)  # fmt: skip
 
 
 def _chunks(catalog: sqlite3.Connection, head: int, report: _Report) -> tuple[tuple[int, int], ...]:
@@ -552,7 +561,8 @@ def _ids_of(store: DiskStore, batch: Any, seen: _Seen, report: _Report) -> None:
         known = {
             position: (names.get(tenant), event_id, version, content)
             for tenant, event_id, position, version, content in catalog.execute(
-                "SELECT tenant, event_id, position, version, content FROM event_key WHERE position BETWEEN ? AND ?",
+                "SELECT tenant, event_id, position, version, content FROM event_key WHERE position BETWEEN ?1 AND ?2 UNION ALL "
+                "SELECT tenant, event_id, position, version, content FROM event WHERE position BETWEEN ?1 AND ?2",
                 (max(first, floor + 1), last),
             )
         }
@@ -560,7 +570,7 @@ def _ids_of(store: DiskStore, batch: Any, seen: _Seen, report: _Report) -> None:
     for row in batch.rows():
         if floor < row.position <= last and not _ingested(row.position, seen):
             schema = batch.schemas[row.type, row.schema_version]
-            content = content_digest(row.stream, schema, pack(row.payload))
+            content = content_digest(row.stream, schema.key, pack(row.payload))
             expected[row.position] = (row.tenant, row.event_id, row.version, content)
     wrong = sorted(position for position in expected.keys() | known.keys() if known.get(position) != expected.get(position))
     if wrong:

@@ -108,7 +108,7 @@ def readable(column: str, value: Any, names: Mapping[str, Mapping[int, str]] | N
             return from_us(value * 1_000_000) if value else None
         if column in IDS:
             return uuid.UUID(bytes=value)
-        if column in ("payload", "state") and isinstance(value, bytes):
+        if column == "state" and isinstance(value, bytes):
             return unpack(value)
         if column in ("json", "columns", "tags"):
             return json.loads(value)

@@ -114,7 +114,7 @@ class Reader:
     @property
     def basis(self) -> Basis:
         """What answers given now rest on."""
-        return self._basis(None)
+        return self._basis(None, *self._at())
 
     # -- events
 
@@ -148,7 +148,7 @@ class Reader:
         tenant = self._one_tenant("load")
         cut, until = self._at()
         state, version, position = self._loaded(of, stream, tenant, cut, until)
-        return Loaded(state, version, position, self._basis(of))
+        return Loaded(state, version, position, self._basis(of, cut, until))
 
     def table(self, model: type[Any], *, engine: Engine = "auto") -> pl.DataFrame:
         """Every row of a model, folded: key, the state's fields, `_version`, `_position`; sorted by key.
@@ -344,8 +344,7 @@ class Reader:
             raise Unsupported(f"{verb} asks for one tenant, and this lab sees all of them", hint='el.open(path, tenant="…")')
         return check_plain(self._tenant, "tenant")
 
-    def _basis(self, model: Model | None) -> Basis:
-        cut, until = self._at()
+    def _basis(self, model: Model | None, cut: Cut, until: int) -> Basis:
         tenant = self._tenant if isinstance(self._tenant, str) else "ALL"
         print_ = model.fingerprint if model is not None else None
         asked, inside = self._asked(), self._splits_a_commit()

@@ -30,7 +30,7 @@ from eventlab.errors import Conflict, DuplicateEvent, EventlabError, IngestRefus
 from eventlab.model.filters import EVERYTHING, Clause, Filter
 from eventlab.model.schema import Schema
 from eventlab.model.types import MOMENT_MIN
-from eventlab.store.base import ALL, Appended, Chunk, Condition, Cut, Draft, Row, Store, Tenant, content_digest, pack
+from eventlab.store.base import ALL, Appended, Chunk, Condition, Cut, Draft, Row, Store, Tenant, pack
 from eventlab.store.columns import ENVELOPE, payload_array
 from eventlab.testing.strategies import EDGES
 
@@ -54,17 +54,16 @@ def draft(
     tags: Sequence[str] = (),
 ) -> Draft:
     """An event ready to append; its payload is in stored form, one value a column of the schema."""
-    return Draft(
-        stream=stream,
-        schema=schema,
-        payload=payload,
+    return Draft.of(
+        stream,
+        schema,
+        payload,
         event_id=event_id or uuid.uuid4().bytes,
         occurred_at=occurred_at,
         correlation_id=correlation_id,
         causation_id=causation_id,
         actor=actor,
         tags=tuple(tags),
-        content=content_digest(stream, schema, pack(payload)),
     )
 
 

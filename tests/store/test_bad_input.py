@@ -30,11 +30,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from store.damage import catalog_of, says_something
 
 import eventlab as el
 from eventlab.errors import Damaged, EventlabError, IngestRefused, InvalidName, InvalidValue, NoStore
 from eventlab.model.schema import Schema
-from eventlab.store.base import MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, Row, pack, row_digest, unpack
+from eventlab.store.base import MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, Row, pack, unpack
 from eventlab.store.disk import open_store
 from eventlab.store.verify import verify
 from eventlab.testing.contract import append, draft, stream_rows
@@ -70,10 +71,8 @@ def said(call: Callable[[], Any]) -> Any:
 
 def changed(folder: Path, statement: str, *values: Any) -> None:
     """Change the catalog of a closed store behind its back."""
-    catalog = sqlite3.connect(folder / "catalog.sqlite")
-    with catalog:
+    with catalog_of(folder) as catalog:
         catalog.execute(statement, values)
-    catalog.close()
 
 
 # -- what is read from a store ---------------------------------------------------------------------------------------------
@@ -155,21 +154,10 @@ def blobs(draw: st.DrawFn) -> bytes:
 
 def put_payload(folder: Path, position: int, blob: bytes, *, proved: bool) -> None:
     """Write the payload of a hot event anew; `proved` takes its digest again where the bytes say anything at all."""
-    changed(folder, "UPDATE event SET payload = ? WHERE position = ?", blob, position)
-    if not proved:
-        return
-    catalog = sqlite3.connect(folder / "catalog.sqlite")
-    place = catalog.execute(
-        "SELECT position, 'a', stream, version, type, schema_version, event_id, recorded_at, occurred_at, correlation_id, "
-        "causation_id, actor FROM event WHERE position = ?", (position,)
-    ).fetchone()  # fmt: skip
-    commit = catalog.execute("SELECT commit_position FROM event WHERE position = ?", (position,)).fetchone()[0]
-    catalog.close()
-    try:
-        digest = row_digest(Row(*place, (), commit, tuple(unpack(blob))))
-    except (EventlabError, TypeError, ValueError):
-        return
-    changed(folder, "UPDATE event SET digest = ? WHERE position = ?", digest, position)
+    with catalog_of(folder) as catalog:
+        catalog.execute("UPDATE event SET record = set_in(record, 'payload', ?) WHERE position = ?", (blob, position))
+        if proved and says_something(blob):
+            catalog.execute("UPDATE event SET digest = digest_of(record) WHERE position = ?", (position,))
 
 
 def payload_is_read_or_named(folder: Path, hot: Path, blob: bytes, proved: bool) -> None:

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pytest
+from store.damage import catalog_of
 
 from eventlab.errors import (
     Damaged,
@@ -617,9 +618,8 @@ def test_a_hot_payload_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with opened(path) as store:
         append(store, draft("order-1", 1))
-    with contextlib.closing(sqlite3.connect(path / "catalog.sqlite")) as catalog:
-        catalog.execute("UPDATE event SET payload = x'c1'")
-        catalog.commit()
+    with catalog_of(path) as catalog:
+        catalog.execute("UPDATE event SET record = set_in(record, 'payload', x'c1'), digest = digest_of(record)")
     with opened(path) as store, pytest.raises(Damaged, match="cannot be read"):
         rows(store.cut())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -15,18 +16,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from store.damage import catalog_of
 
 from eventlab.errors import Damaged, NewerFormat, NoStore, OlderFormat
 from eventlab.store.backup import backup, restore
-from eventlab.store.base import ALL
-from eventlab.store.catalog import FORMAT
+from eventlab.store.base import ALL, Appended, pack, row_of_record
+from eventlab.store.catalog import FORMAT, identity
 from eventlab.store.compact import BUCKET_ROWS, BUCKET_STREAMS, FILE_ROWS, buckets_for, due
 from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.maintain import Maintenance, Policy, alone
 from eventlab.store.segment import Segment
 from eventlab.store.upgrade import STEPS, upgrade
 from eventlab.store.verify import verify
-from eventlab.testing.contract import append, chunk, draft, rows
+from eventlab.testing.contract import append, chunk, draft, rows, stream_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -315,9 +317,26 @@ def test_a_damaged_segment_is_not_backed_up_as_if_it_were_whole(store: DiskStore
 # -- formats ---------------------------------------------------------------------------------------------------------------
 
 
-def downgraded(path: Path) -> None:
-    """Take a store back to format 1, which had no eras, leases and snapshots."""
-    with contextlib.closing(sqlite3.connect(path / "catalog.sqlite", isolation_level=None)) as catalog:
+def downgraded(path: Path, to: int = 1) -> None:
+    """Take a store back to format 2, whose hot events had their fields in columns, or 1, without eras, leases and snapshots."""
+    fields = (
+        "position, tenant, stream, version, type, schema_version, event_id, recorded_at, occurred_at, correlation_id, "
+        "causation_id, actor, tags, commit_position, payload, digest"
+    )
+    with catalog_of(path) as catalog:
+        hot = catalog.execute("SELECT tenant, event_id, position, version, content, record, digest FROM event").fetchall()
+        catalog.execute("DROP TABLE event")
+        columns = fields.replace("position", "position INTEGER PRIMARY KEY", 1)
+        catalog.execute(f"CREATE TABLE event({columns}, UNIQUE(tenant, stream, version))")
+        for *key, record, digest in hot:
+            row = row_of_record(record)
+            tags = json.dumps(row.tags) if row.tags else None
+            values = (row.position, key[0], *row[2:12], tags, row.commit, pack(row.payload), digest)
+            catalog.execute(f"INSERT INTO event({fields}) VALUES({', '.join('?' * len(values))})", values)
+            catalog.execute("INSERT INTO event_key VALUES(?, ?, ?, ?, ?)", key)
+        catalog.execute("UPDATE log SET format = ?, checksum = ?", (2, identity(catalog)))
+        if to == 2:
+            return
         catalog.execute("ALTER TABLE log DROP COLUMN types")
         for table in ("log", "schema", "import_chunk", "read_model"):
             catalog.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
@@ -335,7 +354,7 @@ def old(tmp_path: Path) -> tuple[Path, list[object]]:
     with opened(path) as store:
         append(store, draft("order-1", 1), draft("item-1", 2))
         store.seal()
-        append(store, draft("order-1", 3))
+        append(store, draft("order-1", 3), draft("order-2", 4, actor="ann", tags=("vip", "größe:😀")))
         before = rows(store.cut())
     downgraded(path)
     return path, list(before)
@@ -400,6 +419,43 @@ def test_an_upgrade_killed_at_any_statement_leaves_a_store_that_can_be_upgraded(
             break
     assert done.returncode == 0, "the last one was not killed"
     assert statements > len(STEPS[1]), "each statement of the step was the last once"
+
+
+def test_ids_are_known_after_an_upgrade_hot_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "old"
+    sealed, hot = draft("order-1", 1), draft("order-1", 2)
+    with opened(path) as store:
+        places = [append(store, sealed).positions]
+        store.seal()
+        places.append(append(store, hot).positions)
+    downgraded(path, to=2)
+    assert (upgrade(path).before, upgrade(path).before) == (2, FORMAT)
+    with opened(path) as store:
+        for event, place in zip((sealed, hot), places, strict=True):
+            assert append(store, event, repeats=True) == Appended(place, place, (event.event_id,), repeated=True)
+        assert verify(store, full=True).findings == ()
+        store.seal()
+        assert verify(store, full=True).findings == ()
+        assert append(store, hot, repeats=True).positions == places[1]
+
+
+@pytest.mark.parametrize(
+    "damage", ["payload = x'c1'", "tags = '[\"vip'", "actor = 'eve'", "tenant = 99", "payload = x'91'", "event_id = x'00'"]
+)
+def test_an_upgrade_keeps_damage_for_what_it_is(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "old"
+    with opened(path) as store:
+        append(store, draft("order-1", 1))
+        append(store, draft("order-2", 2))
+        before = stream_rows(store.cut(), "order-1")
+    downgraded(path, to=2)
+    with catalog_of(path) as catalog:
+        catalog.execute(f"UPDATE event SET {damage} WHERE position = 2")
+    upgrade(path)
+    with opened(path) as store:
+        found = {finding.code: finding for finding in verify(store).findings}
+        assert (found["hot-event-damaged"].count, found["hot-event-damaged"].position) == (1, 2)
+        assert stream_rows(store.cut(), "order-1") == before
 
 
 def test_a_newer_store_is_refused_by_upgrade_too(store: DiskStore) -> None:

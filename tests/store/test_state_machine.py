@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from eventlab.errors import EventlabError
 from eventlab.model.filters import Clause, Filter
 from eventlab.model.schema import Schema
-from eventlab.store.base import ALL, Appended, Condition, Cut, Draft, content_digest, pack
+from eventlab.store.base import ALL, Appended, Condition, Cut, Draft, content_digest
 from eventlab.store.disk import open_store
 from eventlab.store.memory import MemoryStore
 from eventlab.testing.contract import append, chunk, rows, stream_rows
@@ -53,7 +52,7 @@ def outcome(call: Callable[[], Any]) -> Any:
 
 
 def fresh(drafts: Sequence[Draft], ids: st.DataObject) -> list[Draft]:
-    return [dataclasses.replace(d, event_id=ids.draw(st.binary(min_size=16, max_size=16))) for d in drafts]
+    return [d._replace(event_id=ids.draw(st.binary(min_size=16, max_size=16))) for d in drafts]
 
 
 class DiskIsMemory(RuleBasedStateMachine):
@@ -85,7 +84,7 @@ class DiskIsMemory(RuleBasedStateMachine):
         found = []
         for one in given:
             while one.event_id in self.used:
-                one = dataclasses.replace(one, event_id=(int.from_bytes(one.event_id, "big") + 1).to_bytes(17, "big")[1:])
+                one = one._replace(event_id=(int.from_bytes(one.event_id, "big") + 1).to_bytes(17, "big")[1:])
             self.used.add(one.event_id)
             found.append(one)
         return found
@@ -134,8 +133,8 @@ class DiskIsMemory(RuleBasedStateMachine):
         mine = mine[:keep]
         if edit and mine:
             last = mine[-1]
-            content = content_digest("order-2", last.schema, pack(last.payload))
-            mine = [*mine[:-1], dataclasses.replace(last, stream="order-2", content=content)]
+            content = content_digest("order-2", last.schema.key, last.packed)
+            mine = [*mine[:-1], last._replace(stream="order-2", content=content)]
         whole = [*mine[:: -1 if reverse else 1], *self.distinct(given)]
         self.both(lambda store: append(store, *whole, tenant=tenant, expected=expected, repeats=True))
 
@@ -148,7 +147,7 @@ class DiskIsMemory(RuleBasedStateMachine):
         early=st.booleans(),
     )
     def ingest(self, given: list[Draft], tenant: str, source: str, imported: bool, early: bool) -> Any:
-        given = self.distinct([dataclasses.replace(d, occurred_at=d.occurred_at or 0) for d in given])
+        given = self.distinct([d._replace(occurred_at=d.occurred_at or 0) for d in given])
         number = self.chunks.get((tenant, source), 0)
         expected = {d.stream: self.memory.version(tenant, d.stream) for d in given}
         begin = max(self.clock, self.memory.last_recorded()) - early

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import random
 import shutil
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from store.damage import catalog_of
 
 from eventlab.model.schema import Schema
-from eventlab.store.base import Row, row_digest, unpack
 from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.info import WIDE_CATEGORY, Info, info
 from eventlab.store.segment import bucket_of, write_segment
-from eventlab.store.tail import EVENT_COLUMNS
 from eventlab.store.verify import Verified, verify
 from eventlab.testing.contract import append, chunk, draft
 
@@ -62,22 +58,14 @@ def codes(report: Verified) -> set[str]:
 
 def edited(store: DiskStore, *statements: str) -> None:
     """Change the catalog behind the store's back."""
-    with sqlite3.connect(store.root / "catalog.sqlite") as catalog:
+    with catalog_of(store.root) as catalog:
         for statement in statements:
             assert catalog.execute(statement).rowcount > 0, statement
-    catalog.close()
 
 
 def written(store: DiskStore, statement: str) -> None:
     """Change hot events behind the store's back, as a program would that knows their digests."""
-    edited(store, statement)
-    with contextlib.closing(sqlite3.connect(store.root / "catalog.sqlite", isolation_level=None)) as catalog:
-        tenants = dict(catalog.execute("SELECT id, name FROM tenant"))
-        for raw in catalog.execute(f"SELECT {EVENT_COLUMNS} FROM event").fetchall():
-            position, tenant, *middle, tags, commit, payload = raw
-            values = (*middle, tuple(json.loads(tags or "[]")), commit, tuple(unpack(payload)))
-            digest = row_digest(Row(position, tenants[tenant], *values))
-            catalog.execute("UPDATE event SET digest = ? WHERE position = ?", (digest, position))
+    edited(store, statement, "UPDATE event SET digest = digest_of(record)")
 
 
 def reopened(store: DiskStore) -> DiskStore:
@@ -147,16 +135,23 @@ def test_the_full_look_goes_on_around_damaged_segments(store: DiskStore) -> None
 
 
 HOT = "position = (SELECT max(position) FROM event)"
+SEALED_ID = "(SELECT event_id FROM event_key WHERE tenant = event.tenant LIMIT 1)"
 
 
 @pytest.mark.parametrize(
     ("statement", "code"),
     [
-        (f"UPDATE event SET payload = x'9101' WHERE {HOT}", "hot-event-damaged"),
-        (f"UPDATE event SET payload = x'00ff' WHERE {HOT}", "hot-event-damaged"),
-        (f"UPDATE event SET actor = 'eve' WHERE {HOT}", "hot-event-damaged"),
-        (f"UPDATE event SET recorded_at = recorded_at + 1 WHERE {HOT}", "hot-event-damaged"),
-        (f"UPDATE event SET tags = '[\"vip' WHERE {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET record = set_in(record, 'payload', x'9101') WHERE {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET record = set_in(record, 'payload', x'00ff') WHERE {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET record = set_in(record, 'actor', 'eve') WHERE {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET record = set_in(record, 'recorded_at', 77) WHERE {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET record = x'' WHERE {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET digest = x'00' WHERE {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET event_id = zeroblob(16) WHERE {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET stream = 'order-9' WHERE {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET version = 900 WHERE {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET tenant = 3 - tenant WHERE {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET content = x'00' WHERE {HOT}", "id-wrong"),
         (f"DELETE FROM event WHERE {HOT}", "positions-missing"),
         ("UPDATE log SET head = head + 1", "positions-missing"),
         ("DELETE FROM event_key WHERE position = (SELECT max(position) FROM event_key)", "id-forgotten"),
@@ -182,7 +177,7 @@ def test_a_changed_catalog_is_noticed_by_the_quick_look(store: DiskStore, statem
         ("UPDATE stream_head SET version = version + 1 WHERE stream = 'order-1'", "stream-head-wrong"),
         ("DELETE FROM stream_head WHERE stream = 'order-1' AND tenant = 2", "stream-head-wrong"),
         ("UPDATE stream_head SET stream = 'order-77' WHERE stream = 'order-1' AND tenant = 2", "stream-head-wrong"),
-        (f"UPDATE event SET payload = x'9101' WHERE type = 'Counted' AND {HOT}", "hot-event-damaged"),
+        (f"UPDATE event SET record = set_in(record, 'payload', x'9101') WHERE {HOT}", "hot-event-damaged"),
     ],
 )
 def test_a_changed_catalog_is_noticed_by_the_full_look(store: DiskStore, statement: str, code: str) -> None:
@@ -197,9 +192,12 @@ def test_a_changed_catalog_is_noticed_by_the_full_look(store: DiskStore, stateme
 @pytest.mark.parametrize(
     ("statement", "code"),
     [
-        (f"UPDATE event SET version = 900 WHERE {HOT}", "versions-broken"),
-        (f"UPDATE event SET recorded_at = 5 WHERE {HOT}", "clock-back"),
-        (f"UPDATE event SET event_id = (SELECT event_id FROM event ORDER BY position LIMIT 1) WHERE {HOT}", "id-twice"),
+        (f"UPDATE event SET version = 900, record = set_in(record, 'version', 900) WHERE {HOT}", "versions-broken"),
+        (f"UPDATE event SET record = set_in(record, 'recorded_at', 5) WHERE {HOT}", "clock-back"),
+        (
+            f"UPDATE event SET event_id = {SEALED_ID}, record = set_in(record, 'event_id', {SEALED_ID}) WHERE {HOT}",
+            "id-twice",
+        ),
     ],
 )
 def test_what_another_program_wrote_into_the_catalog_is_noticed(store: DiskStore, statement: str, code: str) -> None:

@@ -20,9 +20,9 @@ from eventlab.replay.lift.scan import refuse_broken, scan_of
 from eventlab.replay.lift.source import Refused
 from eventlab.replay.lift.sql import NotHere
 from eventlab.replay.lift.types import closed_in
-from eventlab.replay.rows import Entry, Key, RowFold, batches_of, collector_off, events_of, fold
+from eventlab.replay.rows import Entry, Key, RowFold, batches_of, events_of, fold
 from eventlab.replay.tables import entries_of, key_names, rows_for, sorted_table, table_of
-from eventlab.store.base import ALL, FOLD_ENVELOPE, Batch, Cut, Tenant
+from eventlab.store.base import ALL, FOLD_ENVELOPE, Batch, Cut, Tenant, collector_off
 from eventlab.store.columns import ENVELOPE_NAMES, codec
 
 Engine = Literal["auto", "rows", "loop", "lifted"]
