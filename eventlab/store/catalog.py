@@ -223,20 +223,25 @@ class Catalog:
                     raise
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
-        """One short read transaction: everything in it is of one moment."""
+    def look(self) -> Iterator[sqlite3.Connection]:
+        """For one statement, which is of one moment without a transaction around it."""
         self._refuse_unusable()
         with self._read_lock:
             if self._settled is not None and self._settled != self._unchanging():
                 self._reconnect()
-            connection = self._read_connection
             with self._sqlite_errors(writing=False):
-                connection.execute("BEGIN")
-                try:
-                    yield connection
-                finally:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
+                yield self._read_connection
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One short read transaction: everything in it is of one moment."""
+        with self.look() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
 
     def copy(self, to: sqlite3.Connection) -> None:
         """Copy the database into an empty one, as of one commit, on a connection of its own."""

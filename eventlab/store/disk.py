@@ -227,12 +227,16 @@ class DiskStore:
     # -- read
 
     def cut(self) -> DiskCut:
-        """The log up to its last commit, taken in one short read transaction; the scan comes later."""
-        with self._cut_lock, self._catalog.read() as connection:
-            head, generation, types = connection.execute("SELECT head, generation, types FROM log").fetchone()
+        """The log up to its last commit, taken in one look; the scan comes later."""
+        where = "SELECT head, generation, types FROM log"
+        with self._cut_lock:
+            with self._catalog.look() as connection:
+                head, generation, types = connection.execute(where).fetchone()
             if types != self._types_seen:
-                self._schemas = load_schemas(connection)
-                self._types_of = _load_uses(connection, self._schemas)
+                with self._catalog.read() as connection:
+                    head, generation, types = connection.execute(where).fetchone()
+                    self._schemas = load_schemas(connection)
+                    self._types_of = _load_uses(connection, self._schemas)
                 self._types_seen = types
             last = self._last_cut
             if last is None or last[0] != generation or last[1].head != head:
@@ -306,7 +310,7 @@ class DiskStore:
 
     def snapshot(self, tenant: str, stream: str, model: str) -> Snapshot | None:
         """The last snapshot of a stream for a model, whoever's code made it."""
-        with self._catalog.read() as connection:
+        with self._catalog.look() as connection:
             key = (self._tenants.get(connection, tenant), stream, model)
             row = connection.execute(
                 "SELECT fingerprint, version, position, state, checksum FROM snapshot "
