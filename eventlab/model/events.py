@@ -87,6 +87,12 @@ class EventType:
         arguments = [self._argument(name, kind, wanted, schema, stored, count) for name, kind, wanted in self._columns]
         return list(map(self.cls, *arguments)) if arguments else [self.cls() for _ in range(count)]
 
+    def plain_fields(self, schema: Schema) -> tuple[tuple[int, Leaf, FieldType], ...] | None:
+        """Each field with its only stored column and the place of it; None unless fields and columns are one to one."""
+        leaves = {leaf.column: (at, leaf) for at, leaf in enumerate(schema.leaves)}
+        found = [(*leaves[wanted[0]], kind) for _, kind, wanted in self._columns if len(wanted) == 1 and wanted[0] in leaves]
+        return tuple(found) if len(found) == len(self.fields) == len(leaves) else None
+
     def normal(self, event: Any) -> Any:
         """The event as the log will give it back: moments in UTC, decimals at their scale, a list where a tuple was given."""
         return self.decode(self.schema, [[value] for value in self.encode(event)] or [[None]])[0]

@@ -243,6 +243,11 @@ def fits(tag: str, values: Sequence[Any]) -> bool:
     return kinds <= {_PYTHON.get(tag, int)}
 
 
+def python_type(tag: str) -> type | None:
+    """The Python type of a tag's stored form; None for a list, a map or a record, where `fits` looks inside."""
+    return None if tag.startswith(("l_", "m_", "r(")) else _PYTHON.get(tag, int)
+
+
 #: The Python types of stored forms; all others are whole numbers.
 _PYTHON: Final = {
     "b": bool, "p": bool, "f64": float, "s": str, "dec": str, "json": str, "bin": bytes, "uuid": bytes,
