@@ -33,6 +33,8 @@ from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, fits, payload_array
 #: The envelope columns a fold needs when its `evolve` does not look at the metadata.
 FOLD_ENVELOPE: Final = ("position", "stream", "version", "type", "schema_version", "tenant")
 
+#: So few rows of a table are read one by one.
+FEW_ROWS: Final = 32
 MAX_PAYLOAD_BYTES: Final = 8 << 20
 MAX_APPEND_EVENTS: Final = 100_000
 MAX_TAGS: Final = 64
@@ -230,9 +232,10 @@ class Cut(Protocol):
         tenant: str,
         after_version: int = 0,
         until: int | None = None,
+        envelope: Sequence[str] = ENVELOPE_NAMES,
         types: Collection[str] | None = None,
     ) -> Iterator[Batch]:
-        """One stream's events from the version after `after_version`, in order; `types` as in `batches`."""
+        """One stream's events from the version after `after_version`, in order; `envelope` and `types` as in `batches`."""
         ...
 
     def position_at(self, recorded_us: int) -> int:
@@ -554,6 +557,8 @@ class Batch:
 
     def events(self, class_of: ClassOf) -> list[Any]:
         """The payloads in position order: events of the classes that `class_of` gives, else dicts of plain values."""
+        if len(self.tables) == 1 and len(self) <= FEW_ROWS and (few := self._few_events(self.tables[0], class_of)) is not None:
+            return few
         out = np.empty(len(self), dtype=object)
         start = 0
         for table in self.tables:
@@ -565,6 +570,19 @@ class Batch:
             start += len(table)
         listed: list[Any] = (out if self._order is None else out[self._order]).tolist()
         return listed
+
+    def _few_events(self, table: pa.Table, class_of: ClassOf) -> list[Any] | None:
+        keys = list(zip(table.column("type").to_pylist(), table.column("schema_version").to_pylist(), strict=True))
+        stored: dict[str, list[Any]] = {}
+        columns: dict[tuple[str, int], list[list[Any]]] = {}
+        for key in dict.fromkeys(keys):
+            if class_of(key[0]) == IGNORED:
+                columns[key] = []
+                continue
+            needed = schema_of(self.schemas, key).columns
+            stored |= {column: stored_column(table, column) for column in needed if column not in stored}
+            columns[key] = [stored[column] for column in needed]
+        return _one_by_one(keys, lambda i, key: [column[i] for column in columns[key]], self.schemas, class_of)
 
     def recorded(self, class_of: ClassOf) -> list[Recorded]:
         """The events with their envelopes, in position order."""
@@ -646,23 +664,12 @@ class RowBatch(Batch):
 
     def events(self, class_of: ClassOf) -> list[Any]:
         """The payloads in order, as those of any batch."""
-        readers: dict[tuple[str, int], Callable[[Sequence[Any]], Any] | None] = {}
-        found = []
-        for row in self._rows:
-            key = (row.type, row.schema_version)
-            if key not in readers:
-                readers[key] = _reader(class_of(row.type), self.schemas.get(key))
-            read = readers[key]
-            if read is None:
-                return self._events_by_type(class_of)
-            try:
-                found.append(read(row.payload))
-            except Exception:
-                # The long way says what is wrong, and where.
-                return self._events_by_type(class_of)
-        return found
+        rows = self._rows
+        keys = [(row.type, row.schema_version) for row in rows]
+        found = _one_by_one(keys, lambda i, key: rows[i].payload, self.schemas, class_of)
+        return self._by_type(class_of) if found is None else found
 
-    def _events_by_type(self, class_of: ClassOf) -> list[Any]:
+    def _by_type(self, class_of: ClassOf) -> list[Any]:
         out: list[Any] = [None] * len(self._rows)
         of_type: dict[tuple[str, int], list[int]] = {}
         for i, row in enumerate(self._rows):
@@ -686,6 +693,28 @@ class RowBatch(Batch):
         """The same events, at most `size` at a time."""
         for low in range(0, len(self._rows), size):
             yield RowBatch(self._rows[low : low + size], self.schemas)
+
+
+def _one_by_one(
+    keys: Sequence[tuple[str, int]],
+    payload: Callable[[int, tuple[str, int]], Sequence[Any]],
+    schemas: Mapping[tuple[str, int], Schema],
+    class_of: ClassOf,
+) -> list[Any] | None:
+    """A few events, each from its payload; None where only columns will do, which also say what is wrong, and where."""
+    readers: dict[tuple[str, int], Callable[[Sequence[Any]], Any] | None] = {}
+    found = []
+    for i, key in enumerate(keys):
+        if key not in readers:
+            readers[key] = _reader(class_of(key[0]), schemas.get(key))
+        read = readers[key]
+        if read is None:
+            return None
+        try:
+            found.append(read(payload(i, key)))
+        except Exception:
+            return None
+    return found
 
 
 @functools.lru_cache(1_000)

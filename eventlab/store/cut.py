@@ -165,6 +165,7 @@ class DiskCut:
         tenant: str,
         after_version: int = 0,
         until: int | None = None,
+        envelope: Sequence[str] = ENVELOPE_NAMES,
         types: Collection[str] | None = None,
     ) -> Iterator[Batch]:
         """One stream: its hot events by index, and sealed ones from the runs that lie where versions are missing."""
@@ -178,7 +179,8 @@ class DiskCut:
             return
         payload = needed_columns(EVERYTHING, types, self.schemas)
         span = (after_version, until)
-        yield from self._steadily(lambda layout: self._sealed_stream(layout, stream, tenant, span, known, payload))
+        names = needed_envelope(EVERYTHING, [*envelope, "version"])
+        yield from self._steadily(lambda layout: self._sealed_stream(layout, stream, tenant, span, known, names, payload))
 
     def _sealed_stream(
         self,
@@ -187,6 +189,7 @@ class DiskCut:
         tenant: str,
         span: tuple[int, int],
         known: HotStream,
+        envelope: Sequence[str],
         payload: frozenset[str] | None,
     ) -> list[Batch]:
         found: list[Batch] = []
@@ -203,7 +206,7 @@ class DiskCut:
             if end > at:
                 found.append(RowBatch(rows[at:end], self.schemas))
                 seen, at = rows[end - 1].version, end
-            table = _stream_rows(piece, stream, tenant, seen, until, payload)
+            table = _stream_rows(piece, stream, tenant, (seen, until), envelope, payload)
             if len(table):
                 found.append(Batch((table,), self.schemas, sealed=not isinstance(piece, HotPart)))
                 seen = table.column("version")[-1].as_py()
@@ -237,16 +240,22 @@ class DiskCut:
 
 
 def _stream_rows(
-    piece: list[Segment] | HotPart, stream: str, tenant: str, after_version: int, until: int, payload: frozenset[str] | None
+    piece: list[Segment] | HotPart,
+    stream: str,
+    tenant: str,
+    span: tuple[int, int],
+    envelope: Sequence[str],
+    payload: frozenset[str] | None,
 ) -> pa.Table:
-    """The rows of one stream in one piece of the log that come after a version."""
+    """The rows of one stream in one piece of the log that come after a version, up to a position."""
+    after_version, until = span
     key = (tenant, stream.partition("-")[0])
     if isinstance(piece, HotPart):
         table = piece.tables.get(key)
         parts = [] if table is None else [table.filter(pc.equal(table.column("stream"), stream))]
     else:
         segments = (s for s in piece if (s.tenant, s.category) == key)
-        parts = [part for s in segments if (part := s.of_stream(stream, ENVELOPE_NAMES, payload)) is not None]
+        parts = [part for s in segments if (part := s.of_stream(stream, envelope, payload)) is not None]
     if not parts:
         return ENVELOPE.empty_table()
     table = clip(parts[0], 0, until)

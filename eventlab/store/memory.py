@@ -214,6 +214,7 @@ class MemoryCut:
         tenant: str,
         after_version: int = 0,
         until: int | None = None,
+        envelope: Sequence[str] = ENVELOPE_NAMES,
         types: Collection[str] | None = None,
     ) -> Iterator[Batch]:
         """One batch of the stream."""

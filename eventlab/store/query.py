@@ -67,6 +67,8 @@ _READING_FUNCTIONS: Final = frozenset(
         "pragma_version", "range", "repeat", "repeat_row", "summary", "test_all_types", "unnest",
     }
 )  # fmt: skip
+#: So many texts of queries are known to be allowed.
+KEEP_ALLOWED: Final = 100
 _READS_HINT: Final = "SELECT, WITH, FROM, VALUES, DESCRIBE, SUMMARIZE or EXPLAIN"
 _ENVELOPE_SHOWN: Final = {
     "_position": "position",
@@ -94,17 +96,22 @@ class SqlConnection:
         self._cut, self._until, self._tenant = cut, until, tenant
         self._state = state
         self._made: dict[str, str] = {}
+        self._allowed: set[str] = set()
         self._lock = threading.RLock()
         # The files are opened query by query: until then they must not be compacted away.
         self._held = cut.hold()
         self._counting = threading.Lock()
         self._users, self._lent, self._retired = 0, False, False
+        # As many as may ask at once; one that is there is a millisecond and a half quicker than a new one.
+        self._threads = ThreadPoolExecutor(16, "eventlab-sql")
         self._connection = duckdb.connect(":memory:", config=_CONFIG)
         # For all of the database: a query's cursor has a session of its own, and would take the zone of the process.
         self._run("SET GLOBAL TimeZone = 'UTC'")
         self._run("SET enable_progress_bar = false")
         # What does not fit in memory goes to a folder of its own, made when it is needed, and not to the current one.
         self._run(f"SET temp_directory = {_text(os.path.join(tempfile.gettempdir(), f'eventlab-{secrets.token_hex(8)}'))}")
+        # A segment never changes: its footer is read once, and not again for every query.
+        self._run("SET GLOBAL parquet_metadata_cache = true")
         self._run("CREATE SCHEMA events")
         self._run("CREATE SCHEMA types")
         self._run("CREATE SCHEMA state")
@@ -120,17 +127,17 @@ class SqlConnection:
         """The result of a query as a Polars frame."""
         cursor = self._ready(sql, frames)
         try:
-            # DuckDB runs on a thread of its own, for while it computes here, Ctrl-C would not be heard.
-            with ThreadPoolExecutor(1, "eventlab-sql") as pool:
-                work = pool.submit(lambda: _frame(_relation(cursor, sql, parameters)))
-                try:
-                    # Wake up now and then: the signal may reach another thread, and then does not end a wait.
-                    while not wait([work], timeout=0.2).done:
-                        pass
-                    return work.result()
-                except KeyboardInterrupt:
-                    cursor.interrupt()
-                    raise
+            # DuckDB runs on another thread, for while it computes here, Ctrl-C would not be heard.
+            work = self._threads.submit(lambda: _frame(_relation(cursor, sql, parameters)))
+            try:
+                # Wake up now and then: the signal may reach another thread, and then does not end a wait.
+                while not wait([work], timeout=0.2).done:
+                    pass
+                return work.result()
+            except KeyboardInterrupt:
+                cursor.interrupt()
+                wait([work])
+                raise
         finally:
             with contextlib.suppress(duckdb.Error):
                 cursor.execute("ROLLBACK")
@@ -173,6 +180,7 @@ class SqlConnection:
     def close(self) -> None:
         """Let go of the files."""
         self._held.release()
+        self._threads.shutdown(wait=False)
         with contextlib.suppress(duckdb.Error):
             self._connection.close()
 
@@ -180,7 +188,9 @@ class SqlConnection:
         """A cursor in a read-only transaction that sees these frames and the state tables that the query names."""
         with self._lock:
             self._held.renew()
-            _refuse_other_statements(self._connection, sql)
+            if sql not in self._allowed:
+                _refuse_other_statements(self._connection, sql)
+                self._allowed = {*self._allowed, sql} if len(self._allowed) < KEEP_ALLOWED else {sql}
             for name in _STATE.findall(sql):
                 self._make_state(name.lower())
             cursor = self._connection.cursor()
@@ -207,7 +217,8 @@ class SqlConnection:
 
     def _create_views(self) -> None:
         scans = [self._scan(group, i) for i, group in enumerate(self._cut.sources(self._tenant))]
-        self._view("events", "log", [f"SELECT {_envelope()} FROM {scan.text}" for scan in scans] or [_empty(_envelope())])
+        everything = [f"SELECT {_envelope()} FROM {scan.text} WHERE {scan.within}" for scan in scans]
+        self._view("events", "log", everything or [_empty(_envelope())])
         categories = {scan.group.category for scan in scans}
         for category in sorted(categories):
             name = category
@@ -246,21 +257,20 @@ class SqlConnection:
         # DuckDB takes `SKU:s` and `sku:s` for one name: where a group has both, its columns are named by their places.
         given = "" if all(map(str.__eq__, names, names.values())) else f" AS _rows({', '.join(map(_name, names.values()))})"
         if group.table is None:
-            return _Scan(group, f"read_parquet([{', '.join(map(_text, group.paths))}]){given}", names)
+            within = "true" if max(file.last for file in group.files) <= self._until else f"position <= {self._until}"
+            return _Scan(group, f"read_parquet([{', '.join(map(_text, group.paths))}]){given}", names, within)
         self._connection.register("_incoming", group.table)
         try:
             self._run(f"CREATE TABLE _hot.rows_{number} AS SELECT * FROM _incoming{given} WHERE position <= {self._until}")
         finally:
             self._connection.unregister("_incoming")
-        return _Scan(group, f"_hot.rows_{number}", names)
+        return _Scan(group, f"_hot.rows_{number}", names, "true")
 
     def _select(self, scan: _Scan, shown: Mapping[Leaf, str], schemas: Sequence[Schema]) -> str:
         picked = ", ".join([_envelope(), *_fields(shown, schemas, scan.names)])
-        return f"SELECT {picked} FROM {scan.text} WHERE position <= {self._until}"
+        return f"SELECT {picked} FROM {scan.text} WHERE {scan.within}"
 
     def _view(self, schema: str, name: str, selects: Sequence[str]) -> None:
-        if schema == "events" and name == "log":
-            selects = [s if " WHERE " in s else f"{s} WHERE position <= {self._until}" for s in selects]
         self._run(f"CREATE VIEW {schema}.{_name(name)} AS {' UNION ALL '.join(selects)}")
 
     def _run(self, sql: str) -> None:
@@ -269,11 +279,12 @@ class SqlConnection:
 
 @dataclass(frozen=True)
 class _Scan:
-    """A group as a FROM clause, and the names of its columns there."""
+    """A group as a FROM clause, the names of its columns there, and the condition for its rows up to the cut."""
 
     group: SourceGroup
     text: str
     names: Mapping[str, str]
+    within: str
 
 
 def _refuse_other_statements(connection: duckdb.DuckDBPyConnection, sql: str) -> None:

@@ -31,10 +31,13 @@ def no_pause() -> None:
 def seal(runs: Runs, schemas: Callable[[sqlite3.Connection], Mapping[tuple[str, int], Schema]], pause: Pause = no_pause) -> int:
     """Write the hot rows before the first hole as segments, then trim them; the number of events sealed.
 
-    Readers and writers see no difference. Of two that race the loser deletes its own files.
+    Readers and writers see no difference. Of two that race the loser deletes its own files. What is appended meanwhile stays
+    hot: beside a busy writer there would be no end, and a great many small files.
     """
+    with runs.catalog.look() as connection:
+        end = int(connection.execute("SELECT head FROM log").fetchone()[0])
     total = 0
-    while run := _first_hot_run(runs):
+    while run := _first_hot_run(runs, end):
         sealed = _seal_run(runs, *run, schemas, pause)
         if not sealed:
             break
@@ -43,14 +46,14 @@ def seal(runs: Runs, schemas: Callable[[sqlite3.Connection], Mapping[tuple[str, 
     return total
 
 
-def _first_hot_run(runs: Runs) -> tuple[int, int] | None:
+def _first_hot_run(runs: Runs, end: int) -> tuple[int, int] | None:
     with runs.catalog.write() as connection:
         advance_sealed(connection)
-        head, sealed = connection.execute("SELECT head, sealed FROM log").fetchone()
+        sealed = connection.execute("SELECT sealed FROM log").fetchone()[0]
         after = connection.execute(
             "SELECT min(run_first) FROM segment WHERE state = 'live' AND run_first > ?", (sealed,)
         ).fetchone()[0]
-    last = min(sealed + SEAL_ROWS, head if after is None else after - 1)
+    last = min(sealed + SEAL_ROWS, end if after is None else after - 1)
     return (sealed + 1, last) if last > sealed else None
 
 

@@ -26,7 +26,8 @@ from eventlab.projections.read_models import Engine, base_of, check_engine, curr
 from eventlab.replay.lift import Explanation
 from eventlab.replay.rows import Entry, fold
 from eventlab.replay.tables import columns_of, frame_of, state_of, stored_state
-from eventlab.store.base import Cut, ReadModelBase, Snapshot, Store, Tenant
+from eventlab.store.base import FOLD_ENVELOPE, Cut, ReadModelBase, Snapshot, Store, Tenant
+from eventlab.store.columns import ENVELOPE_NAMES
 from eventlab.store.query import SqlConnection
 from eventlab.temporal.compare import LIMIT, Comparison, compare, pair
 from eventlab.temporal.events import Events
@@ -239,7 +240,10 @@ class Reader:
             entry = [state_of(model, snapshot.state), snapshot.version, snapshot.position]
         handled = model.handled
         types = None if handled is None or model.takes_meta else [kind.name for kind in handled]
-        since = list(cut.stream(stream, tenant=tenant, after_version=entry[1], until=until, types=types))
+        envelope = ENVELOPE_NAMES if model.takes_meta else FOLD_ENVELOPE
+        since = list(
+            cut.stream(stream, tenant=tenant, after_version=entry[1], until=until, envelope=envelope, types=types)
+        )
         if not since:
             return entry[0], entry[1], entry[2]
         folding = fold(model, since, tenant, lambda keys: {stream: entry})
