@@ -17,12 +17,13 @@ def uuid7(milliseconds: int, chance: Callable[[int], bytes] = os.urandom) -> byt
 
 
 def uuid7s(milliseconds: int, count: int, chance: Callable[[int], bytes] = os.urandom) -> list[bytes]:
-    """So many of them with one call for chance."""
+    """So many of them, ascending, with one call for chance."""
     time, chances = max(milliseconds, 0).to_bytes(6, "big"), chance(10 * count)
     found = []
     for at in range(0, 10 * count, 10):
         version, middle, variant, *_ = raw = chances[at : at + 10]
         found.append(time + bytes((version & 0x0F | 0x70, middle, variant & 0x3F | 0x80)) + raw[3:])
+    found.sort()
     return found
 
 

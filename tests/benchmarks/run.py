@@ -11,265 +11,31 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import gc
 import json
 import os
 import shutil
-import sqlite3
-import statistics
 import sys
-import tempfile
 import time
-import uuid
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from decimal import Decimal
-from importlib.metadata import version
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
-import duckdb
-import polars as pl
-import pyarrow.parquet as pq
-from eventsourcing.application import Application
-from eventsourcing.domain import Aggregate
+from by_hand import BY_STATUS, BY_TYPE, ByHand, RawSqlite, flat, segments, write_by_hand
 from generate import BEGIN, ItemAdded, Log, Order, orders
+from library import PEER, Peer, PeerOrder, state
 from rich.console import Console
-from rich.table import Table
+from turns import DISK, LONG, SHORT, Row, Turns, each, machine, rate, shown, workplace
 
 import eventlab as el
-from eventlab.store.disk import DiskStore
-from eventlab.store.files import file_system
 
-A = TypeVar("A")
-
-#: Turns of a computation, of work that takes milliseconds, and of things that wait for the disk.
-LONG, SHORT, DISK = 3, 7, 7
 #: What the `eventsourcing` library is given: its speed an event does not depend on how many there are.
 PEER_EVENTS: Final = 20_000
 SEAL_EVENTS: Final = 50_000
 APPENDS_A_TURN: Final = 50
 LOADS_A_TURN: Final = 30
 
-SQL, PEER = "DuckDB by hand", "eventsourcing"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison. `ratio` is above 1 where ours is better; `equal` says that both sides gave the same answer."""
-
-    what: str
-    ours: float
-    theirs: float
-    against: str
-    ratio: float
-    unit: str
-    n: int
-    equal: bool
-
-
-class Turns:
-    """Times of several contestants that take turns, and what each of them answered last."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = defaultdict(list)
-        self.answers: dict[str, Any] = {}
-        # What is there already is not walked again by the collector in the middle of somebody's turn.
-        gc.collect()
-        gc.freeze()
-
-    def take(self, name: str, work: Callable[[], A]) -> A:
-        """One turn."""
-        started = time.perf_counter()
-        answer = work()
-        self.seconds[name].append(time.perf_counter() - started)
-        self.answers[name] = answer
-        return answer
-
-    def best(self, name: str) -> float:
-        return min(self.seconds[name])
-
-    def median(self, name: str) -> float:
-        return statistics.median(self.seconds[name])
-
-
-def rate(what: str, against: str, n: int, ours: float, theirs: float, equal: bool) -> Row:
-    """Both sides did `n` events in so many seconds."""
-    return Row(what, n / ours, n / theirs, against, theirs / ours, "events/s", n, equal)
-
-
-def each(what: str, against: str, n: int, ours: float, theirs: float, equal: bool, *, times: int = 1) -> Row:
-    """Both sides did something `times` times in so many seconds, over `n` events."""
-    return Row(what, 1000 * ours / times, 1000 * theirs / times, against, theirs / ours, "ms", n, equal)
-
-
-# -- by hand ---------------------------------------------------------------------------------------------------------------
-
-FOLD: Final = """
-SELECT substr(stream, 7) AS _id,
-       coalesce(arg_max(CASE type WHEN 'OrderPlaced' THEN 'placed' WHEN 'OrderShipped' THEN 'shipped'
-                                  WHEN 'OrderCancelled' THEN 'cancelled' END, position), 'draft') AS status,
-       coalesce(sum("quantity:i64" * "unit_price:d18_2"), 0)::DECIMAL(18, 2) AS total,
-       count(*) FILTER (type = 'ItemAdded') AS lines,
-       max(version) AS _version,
-       max(position) AS _position
-FROM read_parquet(?) WHERE position <= ? GROUP BY stream ORDER BY 1
-"""
-BY_TYPE: Final = "SELECT type, count(*) AS events FROM read_parquet(?) GROUP BY 1 ORDER BY 1"
-BY_STATUS: Final = "SELECT status, count(*) AS orders, sum(total) AS total FROM {} GROUP BY 1 ORDER BY 1"
-
-
-class ByHand:
-    """What a person would write who knows DuckDB and where the files are."""
-
-    def __init__(self) -> None:
-        self.connection = duckdb.connect()
-        self.connection.execute("SET enable_progress_bar = false")
-
-    def query(self, sql: str, *parameters: Any) -> pl.DataFrame:
-        return self.connection.sql(sql, params=list(parameters)).pl()
-
-    def fold(self, files: list[str], until: int) -> pl.DataFrame:
-        return self.query(FOLD, files, until)
-
-
-def segments(lab: el.Lab) -> list[str]:
-    """The files that are the log now; what was compacted since lies beside them for a while."""
-    assert isinstance(lab.store, DiskStore)
-    return [str(segment.path) for segment in lab.store.segments()]
-
-
-def write_by_hand(path: Path, frames: list[pl.DataFrame]) -> int:
-    """The same events as one Parquet file in order of time, on the disk when it returns; its size."""
-    table = pl.concat(frames, how="diagonal").sort("seq").to_arrow()
-    pq.write_table(table, path, compression="zstd", compression_level=1)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return path.stat().st_size
-
-
-def flat(log: Log) -> list[pl.DataFrame]:
-    """The events of a log with what any log needs: stream, type, an id of sixteen bytes and the time."""
-    frames = []
-    for kind, frame in log.frames.items():
-        ids = pl.Series("event_id", [os.urandom(16) for _ in range(len(frame))], dtype=pl.Binary)
-        stream = pl.format("order-{}", pl.col("order")).alias("stream")
-        frames.append(frame.select(stream, pl.all().exclude("order"), pl.lit(kind.__name__).alias("type"), ids))
-    return frames
-
-
-class RawSqlite:
-    """One table in a SQLite file that waits for the disk: the least that an append can cost."""
-
-    def __init__(self, path: Path) -> None:
-        self.connection = sqlite3.connect(path, isolation_level=None)
-        self.connection.execute("PRAGMA journal_mode=WAL").fetchall()
-        self.connection.execute("PRAGMA synchronous=FULL")
-        self.connection.execute(
-            "CREATE TABLE event(position INTEGER PRIMARY KEY, stream TEXT NOT NULL, version INTEGER NOT NULL, "
-            "type TEXT NOT NULL, recorded_at INTEGER NOT NULL, payload BLOB NOT NULL, UNIQUE(stream, version))"
-        )
-
-    def insert(self, stream: str, version: int, added: ItemAdded) -> None:
-        payload = json.dumps([added.sku, added.quantity, str(added.unit_price)])
-        self.connection.execute(
-            "INSERT INTO event(stream, version, type, recorded_at, payload) VALUES(?, ?, 'ItemAdded', ?, ?)",
-            (stream, version, time.time_ns(), payload),
-        )
-
-    def count(self) -> int:
-        return int(self.connection.execute("SELECT count(*) FROM event").fetchone()[0])
-
-
-# -- the `eventsourcing` library ---------------------------------------------------------------------------------------------
-
-
-class PeerOrder(Aggregate):
-    """The same order, with event classes that apply themselves: its fastest style, an eighth or more above its decorators."""
-
-    class OrderOpened(Aggregate.Created):
-        customer: str
-
-    class ItemAdded(Aggregate.Event):
-        sku: str
-        quantity: int
-        unit_price: Decimal
-
-        def apply(self, aggregate: Any) -> None:
-            aggregate.total += self.quantity * self.unit_price
-            aggregate.lines += 1
-
-    class OrderPlaced(Aggregate.Event):
-        channel: str
-
-        def apply(self, aggregate: Any) -> None:
-            aggregate.status = "placed"
-
-    class OrderShipped(Aggregate.Event):
-        carrier: str
-
-        def apply(self, aggregate: Any) -> None:
-            aggregate.status = "shipped"
-
-    class OrderCancelled(Aggregate.Event):
-        reason: str
-
-        def apply(self, aggregate: Any) -> None:
-            aggregate.status = "cancelled"
-
-    def __init__(self, customer: str) -> None:
-        self.status, self.total, self.lines = "draft", Decimal("0.00"), 0
-
-    @classmethod
-    def open(cls, customer: str) -> PeerOrder:
-        return cls._create(cls.OrderOpened, customer=customer)
-
-
-class Peer:
-    """An application of that library over a SQLite file, with the events of a log in it."""
-
-    def __init__(self, path: Path, log: Log) -> None:
-        self.app: Application[uuid.UUID] = Application(
-            env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)}
-        )
-        self.orders: dict[str, PeerOrder] = {}
-        pending: list[Any] = []
-        for order, happened in log.objects:
-            kind, values = type(happened).__name__, vars(happened)
-            if kind == "OrderOpened":
-                self.orders[order] = PeerOrder.open(**values)
-            else:
-                self.orders[order].trigger_event(getattr(PeerOrder, kind), **values)
-            pending += self.orders[order].collect_events()
-        self.app.events.put(pending)
-
-    def rebuild(self) -> dict[uuid.UUID, PeerOrder]:
-        """Every order from the stored events, in their order: its fastest way, with its own recorder, mapper and mutate."""
-        found: dict[uuid.UUID, Any] = {}
-        start: int | None = 1
-        while start is not None:
-            notifications = self.app.recorder.select_notifications(start, 5_000)
-            for notification in notifications:
-                happened: Any = self.app.mapper.to_domain_event(notification)
-                found[notification.originator_id] = happened.mutate(found.get(notification.originator_id))
-            start = notifications[-1].id + 1 if notifications else None
-        return found
-
-    def states(self, rebuilt: dict[uuid.UUID, PeerOrder]) -> list[tuple[str, str, Decimal, int]]:
-        return sorted((name, *state(rebuilt[order.id])) for name, order in self.orders.items())
-
-    def get(self, order: str) -> PeerOrder:
-        return self.app.repository.get(self.orders[order].id)
-
-    def count(self) -> int:
-        return int(self.app.recorder.max_notification_id() or 0)
-
-
-def state(order: Any) -> tuple[str, Decimal, int]:
-    return order.status, order.total, order.lines
+SQL: Final = "DuckDB by hand"
 
 
 # -- the comparisons -------------------------------------------------------------------------------------------------------
@@ -472,50 +238,6 @@ def measure(events: int, folder: Path) -> list[Row]:
         rows += [catch_up(lab, more), *state_sql(lab, folder, hand)]
     rows.append(seal(folder, orders(min(events, SEAL_EVENTS))))
     return rows
-
-
-def machine(folder: Path) -> dict[str, Any]:
-    """Where the figures come from."""
-    return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "file system": file_system(folder) or "unknown",
-        "python": sys.version.split()[0],
-        "duckdb": duckdb.__version__,
-        "polars": pl.__version__,
-        "pyarrow": version("pyarrow"),
-        "sqlite": sqlite3.sqlite_version,
-        "eventsourcing": version("eventsourcing"),
-    }
-
-
-def shown(rows: list[Row], about: dict[str, Any], seconds: float) -> Table:
-    """The comparisons as a table; green where we are ahead, red where we are behind."""
-    table = Table(
-        title="eventlab, measured in turns; a ratio above 1 is in its favour",
-        caption=f"{', '.join(f'{value} {name}' if name == 'cores' else f'{name} {value}' for name, value in about.items())}; "
-        f"{seconds:.0f} s",
-    )
-    for heading in ("what", "ours", "theirs", "beside", "ratio", "unit", "events or rows"):
-        table.add_column(heading, justify="left" if heading in ("what", "beside", "unit") else "right", overflow="fold")
-    for row in rows:
-        colour = "green" if row.ratio >= 1 else "red"
-        ratio = f"[{colour}]{number(row.ratio)}[/{colour}]" if row.equal else "[bold red]ANSWERS DIFFER[/bold red]"
-        table.add_row(row.what, number(row.ours), number(row.theirs), row.against, ratio, row.unit, f"{row.n:,}")
-    return table
-
-
-def number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-@contextmanager
-def workplace(named: str | None) -> Iterator[Path]:
-    """A new folder on the disk that is measured, removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="eventlab-benchmark-", dir=named))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:

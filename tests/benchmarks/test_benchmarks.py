@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parent / "run.py"
+STORE = Path(__file__).parent / "store.py"
 
 #: What is compared, and with what.
 ROWS = [
@@ -45,7 +46,30 @@ def test_every_comparison_is_made_and_both_sides_answer_alike(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [], "what it wrote is removed"
 
 
+#: Of each part of the store's benchmark, the first thing that is compared.
+STORE_ROWS = {
+    "append 1 event", "2 processes append at once", "ingest, by time of all cores", "bytes an event, plain",
+    "load ten events, hot", "count by type, plain", "sum by stream, one bucket", "seal", "compact", "p99 of a writer beside seal",
+}  # fmt: skip
+
+
+def test_every_part_of_the_store_is_measured_and_both_sides_answer_alike(tmp_path: Path) -> None:
+    command = [sys.executable, STORE, "--events", "1000", "--large", "2000", "--json", "--folder", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    told = json.loads(done.stdout)
+    rows = told["rows"]
+    assert {row["what"] for row in rows} >= STORE_ROWS
+    assert [row for row in rows if not row["equal"]] == []
+    assert all(math.isfinite(row["ratio"]) and row["ratio"] > 0 for row in rows)
+    # A floor is shown, met or not.
+    without = {"2 processes append at once", "sum by stream, one bucket"}
+    assert {row["what"] for row in rows if row["floor"]} >= STORE_ROWS - without
+    assert list(tmp_path.iterdir()) == [], "what it wrote is removed"
+
+
 @pytest.mark.benchmark
-def test_the_table_of_ratios() -> None:
+@pytest.mark.parametrize("program", [RUN, STORE], ids=["run", "store"])
+def test_the_table_of_ratios(program: Path) -> None:
     """Shown with `pytest -m benchmark -s`."""
-    assert subprocess.run([sys.executable, RUN], timeout=600, check=False).returncode == 0
+    assert subprocess.run([sys.executable, program], timeout=600, check=False).returncode == 0

@@ -573,6 +573,20 @@ def test_a_failed_write_leaves_no_file_under_any_name(tmp_path: Path) -> None:
     assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_a_seal_ends_with_the_events_there_were_though_a_writer_goes_on(tmp_path: Path) -> None:
+    with opened(tmp_path / "log") as store:
+        append(store, *(draft("order-1", i) for i in range(1_200)))
+
+        def meanwhile() -> None:
+            append(store, draft("order-2", 1))
+
+        # Between two slices, and before and after a file is written, somebody appends.
+        assert store.seal(pause=meanwhile) == 1_200
+        assert [(s.first, s.last) for s in store.segments()] == [(1, 1_200)]
+        assert store.cut().head > 1_203
+        assert [row.position for row in rows(store.cut())] == list(range(1, store.cut().head + 1))
+
+
 def test_a_refused_ingest_leaves_no_file_and_no_pending_segment(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with opened(path) as store:
