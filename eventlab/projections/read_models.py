@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from eventlab.errors import Unsupported
 from eventlab.model.models import Model
@@ -54,28 +55,27 @@ def current_table(
     base: ReadModelBase | None,
     advance: Advance | None = None,
     engine: Engine = "auto",
-) -> tuple[pa.Table, int]:
-    """The model's table at `until`, and how many events were folded for it.
-
-    A base is used when it was made by this code and lies at or before `until`.
-    """
-    if base is not None and (base.fingerprint != model.fingerprint or base.position > until):
-        base = None
+) -> pa.Table:
+    """The model's table at `until`. A base is used when it was made by this code and lies at or before `until`."""
+    base = _usable(model, base, until)
     if base is not None and base.position == until:
-        return base.table(), 0
+        return base.table()
     after = base.position if base is not None else 0
     rows = base.table() if base is not None else None
     if engine == "rows":
         lookup = None if rows is None else _lookup(model, rows, tenant)
         folding = fold(model, _counted(batches_of(model, cut, tenant, after=after, until=until), advance), tenant, lookup)
-        touched, events = table_of(model, folding.entries, tenant), folding.events
+        touched = table_of(model, folding.entries, tenant)
     else:
         touched = fold_table(model, cut, tenant, until, engine=engine, after=after, base=rows)
-        looked_at = cut.batches(events_of(model), tenant=tenant, after=after, until=until, envelope=("position",), types=())
-        events = sum(map(len, looked_at))
         if advance is not None:
-            advance(events)
-    return touched if rows is None else replaced(rows, touched, model, tenant), events
+            advance(until - after)
+    return touched if rows is None else replaced(rows, touched, model, tenant)
+
+
+def _usable(model: Model, base: ReadModelBase | None, until: int) -> ReadModelBase | None:
+    """A base that was made by this code and lies at or before `until`."""
+    return base if base is not None and base.fingerprint == model.fingerprint and base.position <= until else None
 
 
 def rebuild(model: Model, store: Store, tenant: Tenant, advance: Advance | None = None) -> Rebuilt:
@@ -101,10 +101,22 @@ def tenant_key(tenant: Tenant) -> str:
 def _save(model: Model, store: Store, tenant: Tenant, base: ReadModelBase | None, advance: Advance | None) -> Rebuilt:
     started = time.perf_counter()
     cut = store.cut()
-    table, events = current_table(model, cut, tenant, cut.head, base, advance)
+    used = _usable(model, base, cut.head)
+    table = current_table(model, cut, tenant, cut.head, used, advance)
+    events = _events(model, cut, tenant, table, used)
     if base is None or base.position < cut.head or base.fingerprint != model.fingerprint:
         base = store.save_read_model(model.name, tenant_key(tenant), model.fingerprint, cut.head, table)
     return Rebuilt(model.name, events, base.rows, base.position, time.perf_counter() - started, base.size)
+
+
+def _events(model: Model, cut: Cut, tenant: Tenant, table: pa.Table, base: ReadModelBase | None) -> int:
+    """How many events a table was folded from, besides those of its base."""
+    if model.kind == "aggregate":
+        # The version of a stream is the number of its events.
+        before = pc.sum(base.table().column("_version")).as_py() if base is not None else 0
+        return int(pc.sum(table.column("_version")).as_py() or 0) - int(before or 0)
+    after = base.position if base is not None else 0
+    return sum(map(len, cut.batches(events_of(model), tenant=tenant, after=after, envelope=("position",), types=())))
 
 
 def _lookup(model: Model, rows: pa.Table, tenant: Tenant) -> Lookup:

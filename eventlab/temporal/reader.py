@@ -298,7 +298,7 @@ class Reader:
         start = base.position if base is not None else 0
         bar = self._progress(f"fold {model.name}", until - start)
         try:
-            table, _ = current_table(model, cut, self._tenant, until, base, bar.advance, engine)
+            table = current_table(model, cut, self._tenant, until, base, bar.advance, engine)
         finally:
             bar.close()
         if use_base:

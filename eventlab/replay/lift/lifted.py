@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import tempfile
@@ -561,12 +562,29 @@ class Lifting:
 
 
 def connect() -> duckdb.DuckDBPyConnection:
-    """A connection of one fold's own: UTC, no progress bar, what does not fit in memory in a folder of its own."""
+    """A connection of one fold's own, to this process's database for folds: UTC, no progress bar."""
+    try:
+        connection = _database(os.getpid()).cursor()
+        connection.execute("SET TimeZone = 'UTC'")
+    except duckdb.Error:
+        # After an error inside it, DuckDB opens a database no more.
+        _database.cache_clear()
+        connection = _database(os.getpid()).cursor()
+        connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
+    return connection
+
+
+@functools.lru_cache(1)
+def _database(process: int) -> duckdb.DuckDBPyConnection:
+    """An empty database, which knows the footers of files that were read: to begin anew takes as long as a small fold.
+
+    What does not fit in memory goes to a folder of its own.
+    """
     connection = duckdb.connect(
         ":memory:", config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
     )
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
+    connection.execute("SET GLOBAL parquet_metadata_cache = true")
     folder = os.path.join(tempfile.gettempdir(), f"eventlab-{secrets.token_hex(8)}")
     connection.execute(f"SET temp_directory = {quoted(folder)}")
     return connection

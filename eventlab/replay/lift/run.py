@@ -28,7 +28,7 @@ from eventlab.store.columns import ENVELOPE_NAMES, codec
 Engine = Literal["auto", "rows", "loop", "lifted"]
 _CHUNK: Final = 65_536
 #: Below so many events the loop is done before a query has begun.
-_SMALL: Final = 20_000
+_SMALL: Final = 10_000
 
 
 def fold_table(

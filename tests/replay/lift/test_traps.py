@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import itertools
 import linecache
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -494,6 +495,20 @@ def test_a_session_in_berlin_and_threads_change_nothing(monkeypatch: pytest.Monk
         cut = lab.store.cut()
         for model in (gallery.Ticket, gallery.AgentWork, gallery.TimedTicket):
             agree(model_of(model), cut, "default", cut.head, ("loop", "lifted"))
+
+
+def test_a_database_that_broke_is_made_anew() -> None:
+    from replay.lift import gallery
+
+    from eventlab.replay.lift import lifted
+
+    facts = [("ticket-1", gallery.TicketAnswered("ann", dt.datetime(2026, 3, 28, tzinfo=dt.UTC), i)) for i in range(6)]
+    with written(facts, "memory", None) as lab:
+        cut = lab.store.cut()
+        for _ in range(2):
+            agree(model_of(gallery.Ticket), cut, "default", cut.head, ("loop", "lifted"))
+            # As DuckDB closes one in which it found itself to be wrong.
+            lifted._database(os.getpid()).close()
 
 
 # -- asked for what cannot be
