@@ -43,6 +43,12 @@ StateTable = Callable[[str, Cut, int], tuple[str, Callable[[], pa.Table]] | None
 
 # A name inside a string is found too, and costs no more than a table that nobody asked for.
 _STATE: Final = re.compile(r"""\bstate"?\s*\.\s*"?(\w+)""", re.IGNORECASE)
+_VIEW: Final = re.compile(r"""\b(events|types)"?\s*\.\s*"?(\w+)""", re.IGNORECASE)
+_VIEWS_NAMED: Final = re.compile(r"\b(?:events|types)\b", re.IGNORECASE)
+# What may list views, or look at one that it does not name as `_VIEW` does.
+_LISTS: Final = re.compile(
+    r"show|describe|pragma|information_schema|duckdb_|pg_|sqlite_|/\*|--|\bmain\b|\bmemory\b", re.IGNORECASE
+)
 _CONFIG: Final[dict[str, str | bool | int | float | list[str]]] = {
     "python_enable_replacements": "false",
     "autoinstall_known_extensions": "false",
@@ -97,6 +103,8 @@ class SqlConnection:
         self._state = state
         self._made: dict[str, str] = {}
         self._allowed: set[str] = set()
+        #: The views that nobody has asked for yet, by schema and name.
+        self._views: dict[tuple[str, str], str] = {}
         self._lock = threading.RLock()
         # The files are opened query by query: until then they must not be compacted away.
         self._held = cut.hold()
@@ -116,7 +124,8 @@ class SqlConnection:
         self._run("CREATE SCHEMA types")
         self._run("CREATE SCHEMA state")
         self._run("CREATE SCHEMA _hot")
-        self._create_views()
+        self._define_views()
+        self._known_views = frozenset(self._views)
         # From here on nothing can be configured: no other file, no network, no extension, no way back.
         paths = ", ".join(_text(path) for group in cut.sources(tenant) for path in group.paths)
         self._run(f"SET allowed_paths = [{paths}]")
@@ -191,6 +200,7 @@ class SqlConnection:
             if sql not in self._allowed:
                 _refuse_other_statements(self._connection, sql)
                 self._allowed = {*self._allowed, sql} if len(self._allowed) < KEEP_ALLOWED else {sql}
+            self._make_views(sql)
             for name in _STATE.findall(sql):
                 self._make_state(name.lower())
             cursor = self._connection.cursor()
@@ -215,7 +225,14 @@ class SqlConnection:
             self._connection.unregister("_incoming")
         self._made[name] = found[0]
 
-    def _create_views(self) -> None:
+    def _make_views(self, sql: str) -> None:
+        """Make the views that a query names, for each takes milliseconds; all of them where it may look at any."""
+        named = {(schema.lower(), name.lower()) for schema, name in _VIEW.findall(sql)}
+        every = len(_VIEW.findall(sql)) < len(_VIEWS_NAMED.findall(sql)) or _LISTS.search(sql) or not named <= self._known_views
+        for key in [*self._views] if every else named & self._views.keys():
+            self._run(self._views.pop(key))
+
+    def _define_views(self) -> None:
         scans = [self._scan(group, i) for i, group in enumerate(self._cut.sources(self._tenant))]
         everything = [f"SELECT {_envelope()} FROM {scan.text} WHERE {scan.within}" for scan in scans]
         self._view("events", "log", everything or [_empty(_envelope())])
@@ -271,7 +288,7 @@ class SqlConnection:
         return f"SELECT {picked} FROM {scan.text} WHERE {scan.within}"
 
     def _view(self, schema: str, name: str, selects: Sequence[str]) -> None:
-        self._run(f"CREATE VIEW {schema}.{_name(name)} AS {' UNION ALL '.join(selects)}")
+        self._views[schema, name.lower()] = f"CREATE VIEW {schema}.{_name(name)} AS {' UNION ALL '.join(selects)}"
 
     def _run(self, sql: str) -> None:
         self._connection.execute(sql)

@@ -230,6 +230,35 @@ def test_names_are_found_in_any_case_and_quoted(lab: el.Lab) -> None:
     assert lab.sql("from types.Bale_Sent").height == 1
 
 
+SPELLINGS = [
+    "select count(*) as n from {}.{}",
+    'SELECT count(*) AS n FROM "{}" . "{}"',
+    'select count(*) as n from memory.{}."{}"',
+    "select count(*) as n from {} /* a schema */ . {}",
+    "select count(*) as n from {} -- a schema\n.{}",
+    "with mine as (from {}.{}) select count(*) as n from mine",
+    "select count(*) as n from {}.{} as events",
+    "select count(*) as n from (select 'types and events' as text, * from {}.{})",
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("view", ["events.log", "types.bale_weighed_v1", "EVENTS.LOG"])
+def test_a_view_is_there_however_a_first_query_spells_it(spelling: str, view: str) -> None:
+    with el.scratch() as lab:
+        fill(lab)
+        known = [f"{schema}.{name}" for schema, name in lab.sql("select schema_name, view_name from duckdb_views()").rows()]
+        view = view if view.lower() in known else next(name for name in known if name.startswith("types."))
+        right = len(lab.read()) if view.lower() == "events.log" else lab.sql(f"select count(*) as n from {view}").item()
+    with el.scratch() as lab:
+        fill(lab)
+        assert lab.sql(spelling.format(*view.split("."))).item() == right
+        listed = lab.sql("select schema_name, view_name from duckdb_views()").rows()
+        assert sorted(f"{schema}.{name}" for schema, name in listed) == sorted(known)
+        with pytest.raises(QueryRefused, match=r"lag"):
+            lab.sql("select * from events.lag")
+
+
 def test_a_type_without_a_class_has_a_view_too(lab: el.Lab) -> None:
     frame = pl.DataFrame({"id": ["9"], "reason": ["torn"], "n": [3]})
     lab.ingest(el.rows("BaleReturned", frame, stream="bale-{id}", fields={"reason": "reason", "n": "n"}), source="returns")
