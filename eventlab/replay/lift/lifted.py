@@ -36,6 +36,7 @@ GROUPED: Final = frozenset(
 JOINED: Final = frozenset({"MAP", "MAPSUM", "SETKEY", "SEGMAP", "SEGMAPSUM", "SEGSETKEY"})
 #: Kinds whose value at every event a streaming window gives.
 STREAMED: Final = frozenset({"CONST", "LAST", "FIRST", "SUM", "SEGSUM", "MAX", "MIN"})
+_STREAMING: Final = "(ROWS UNBOUNDED PRECEDING)"
 _RESET: Final = {"SEGSUM": "add", "SEGMAX": "max", "SEGMIN": "min", "SEGLIST": "append", "SEGSET": "setadd"}
 
 
@@ -121,6 +122,8 @@ class Lifting:
     fields: Classified
     scan: Scan
     tenant: Tenant
+    #: Whether this is one of several queries: what they give is put in order together.
+    part: bool = False
 
     def __post_init__(self) -> None:
         self.events = {n: e for n, e in self.analysis.events.items() if n in self.scan.texts}
@@ -137,7 +140,7 @@ class Lifting:
         keyed = "".join(f", {sql} AS {k}" for k, sql in zip(keys, key_sql, strict=True) if sql)
         ctes = [f"e AS (\n  SELECT *{keyed}\n  FROM ({self.scan.sql}){where}\n)"]
         source = "e"
-        strata = read_state(self.analysis, self.fields)
+        strata = self._strata()
         for event_name, event in self.events.items():
             key_guards = self.scan.texts[event_name].guards(event.key_effects)
             if key_guards:
@@ -171,8 +174,7 @@ class Lifting:
                 ctes.append(f"r AS (SELECT * FROM {source})")
             return self._with_joined(ctes, joined, keys, columns, bad=bool(caught), ordered=bool(strata))
         listed = ",\n  ".join([*keys, *columns])
-        order = ", ".join(f"{k} NULLS LAST" for k in keys)
-        sql = f"WITH {', '.join(ctes)}\nSELECT\n  {listed}\nFROM {source}\nGROUP BY {', '.join(keys)}\nORDER BY {order}"
+        sql = f"WITH {', '.join(ctes)}\nSELECT\n  {listed}\nFROM {source}\nGROUP BY {', '.join(keys)}{self._ordered(keys)}"
         return Query(sql, tuple(keys), bool(caught), bool(strata))
 
     def every(self) -> Query:
@@ -205,8 +207,20 @@ class Lifting:
         columns.append("coalesce(NOT _first AND position <= _before, false) AS _disorder")
         order = ", ".join([*(f"{k} NULLS LAST" for k in keys), "position"])
         listed = ",\n  ".join([*keys, *columns])
-        sql = f"WITH {', '.join([*ctes, *more])}\nSELECT\n  {listed}\nFROM {source}\nORDER BY {order}"
+        sorted_by = "" if self.part else f"\nORDER BY {order}"
+        sql = f"WITH {', '.join([*ctes, *more])}\nSELECT\n  {listed}\nFROM {source}{sorted_by}"
         return Query(sql, tuple(keys), True, True)
+
+    def _ordered(self, keys: Sequence[str], of: str = "") -> str:
+        return "" if self.part else f"\nORDER BY {', '.join(f'{of}{k} NULLS LAST' for k in keys)}"
+
+    def _strata(self) -> list[str]:
+        """The leaves that windows run for: those that others read, and then also those that are set back, by the same order."""
+        read = read_state(self.analysis, self.fields)
+        if not read:
+            return []
+        more = [p for p, leaf in self.fields.leaves.items() if leaf.kind == "SEGSUM" and leaf.level is not None and p not in read]
+        return sorted([*read, *more], key=lambda p: (self.fields.leaves[p].level or 0, p))
 
     # -- mappings, and sets from which something is taken
 
@@ -267,8 +281,7 @@ class Lifting:
             on = " AND ".join(f"g.{k} IS NOT DISTINCT FROM m{number}.{k}" for k in keys)
             joins.append(f"LEFT JOIN m{number} ON {on}")
             shown.append(f"coalesce(m{number}.found, []) AS {name(path)}")
-        order = ", ".join(f"g.{k} NULLS LAST" for k in keys)
-        sql = f"WITH {', '.join(ctes)}\nSELECT g.*, {', '.join(shown)}\nFROM g {' '.join(joins)}\nORDER BY {order}"
+        sql = f"WITH {', '.join(ctes)}\nSELECT g.*, {', '.join(shown)}\nFROM g {' '.join(joins)}{self._ordered(keys, 'g.')}"
         return Query(sql, tuple(keys), bad, ordered)
 
     # -- strata
@@ -279,11 +292,14 @@ class Lifting:
         The rows are in the order of key and position; a window over all of them streams, where one by key does not.
         """
         order = ", ".join([*keys, "position"])
+        # No stream is NULL, and so the first row differs from what is before it; the keys of projections may be.
         differs = " OR ".join(f"{k} IS DISTINCT FROM lag({k}) OVER ()" for k in keys)
+        if self.model.category is None:
+            differs = f"row_number() OVER () = 1 OR {differs}"
         ctes = [
             # Files sorted by stream are read in their order; whether they were is looked at in the end.
             f"o AS (SELECT * FROM e{'' if self.scan.by_stream else f' ORDER BY {order}'})",
-            f"f AS (SELECT *, row_number() OVER () = 1 OR {differs} AS _first, lag(position) OVER () AS _before FROM o)",
+            f"f AS (SELECT *, {differs} AS _first, lag(position) OVER () AS _before FROM o)",
         ]
         source = "f"
         for number, path in enumerate(strata):
@@ -312,36 +328,89 @@ class Lifting:
         if kind == "CONST" or (kind == "FIRST" and state.initial is not None):
             self.posts[path] = f"pre{number}"
             return [f"{initial} AS pre{number}"]
-        within = f"OVER (PARTITION BY {', '.join(keys)} ORDER BY position ROWS UNBOUNDED PRECEDING)"
         pre = f"CASE WHEN _first THEN {initial} ELSE lag(post{number}) OVER () END AS pre{number}"
-        if kind in ("LAST", "FIRST"):
-            arms = [f"WHEN {self.when(c)} THEN {{'v': {self.operand(c, state.type)}}}" for c in cases]
-            if kind == "FIRST":
-                best = f"arg_min({self.value(cases, state.type)}, position) {within}"
-                return [f"{best} AS post{number}", pre]
-            boxed = f"CASE {' '.join(arms)} WHEN _first THEN {{'v': {initial}}} END"
-            return [
-                f"last_value({boxed} IGNORE NULLS) OVER (ROWS UNBOUNDED PRECEDING) AS box{number}",
-                f"box{number}.v AS post{number}",
-                pre,
-            ]
+        if kind == "LAST":
+            return [*self._running_last(cases, state, initial, number), pre]
+        if kind == "FIRST":
+            return [*self._running_first(cases, state, number), pre]
         if kind in ("MAX", "MIN"):
-            function = "greatest" if kind == "MAX" else "least"
-            best = f"{kind.lower()}({self.value(cases, state.type)}) {within}"
-            post = best if state.initial is None else f"{function}({initial}, coalesce({best}, {initial}))"
-            return [f"{post} AS post{number}", pre]
+            return [*self._running_most(kind, cases, state, initial, number, keys), pre]
         resets = [c for c in cases if c.form == "assign"]
         added = [c for c in cases if c.form == "add"]
+        if state.initial is None or any(c.operands[0].type.opt for c in resets):
+            raise NotHere("a sum that begins at None, or is set back to it", cases[0].line)
         addend = f"coalesce({self.value(added, state.type, self._addends(added, state))}, 0)"
         arms = [f"WHEN {self.when(c)} THEN sum{number} - ({self.operand(c, state.type)})" for c in resets]
         base = f"CASE {' '.join(arms)} WHEN _first THEN sum{number} - add{number} - ({initial}) END"
         kind_of = "BIGINT" if INT64[0] <= self.reach[path][0] and self.reach[path][1] <= INT64[1] else "HUGEINT"
         return [
             f"{addend} AS add{number}",
-            f"sum(add{number}) OVER (ROWS UNBOUNDED PRECEDING) AS sum{number}",
-            f"(sum{number} - last_value({base} IGNORE NULLS) OVER (ROWS UNBOUNDED PRECEDING))::{kind_of} AS post{number}",
+            # What all keys add up to stays within the same bounds, for they count every row.
+            f"(sum(add{number}) OVER {_STREAMING})::{kind_of} AS sum{number}",
+            f"(sum{number} - last_value({base} IGNORE NULLS) OVER {_STREAMING})::{kind_of} AS post{number}",
             pre,
         ]
+
+    def _running_last(self, cases: Sequence[Case], state: StateLeaf, initial: str, number: int) -> list[str]:
+        """The last value since the key began; one that may be NULL lies in a box, for NULLs are passed over."""
+        box, value = ("{'v': ", "}") if self._nullable(cases, state) else ("", "")
+        arms = " ".join(f"WHEN {self.when(c)} THEN {box}{self.operand(c, state.type)}{value}" for c in cases)
+        last = f"last_value(CASE {arms} WHEN _first THEN {box}{initial}{value} END IGNORE NULLS) OVER {_STREAMING}"
+        return [f"{last} AS box{number}", f"box{number}.v AS post{number}"] if box else [f"{last} AS post{number}"]
+
+    def _running_first(self, cases: Sequence[Case], state: StateLeaf, number: int) -> list[str]:
+        """The first value since the key began: that of the row at which the count of values becomes one."""
+        own, many = f"own{number}", f"many{number}"
+        begun = f"CASE WHEN _first THEN {many} - ({own} IS NOT NULL)::BIGINT END"
+        first = f"WHEN {own} IS NOT NULL AND {many} = ago{number} + 1 THEN {{'v': {own}}} WHEN _first THEN {{'v': NULL}}"
+        return [
+            f"{self.value(cases, state.type)} AS {own}",
+            f"count({own}) OVER {_STREAMING} AS {many}",
+            f"last_value({begun} IGNORE NULLS) OVER {_STREAMING} AS ago{number}",
+            f"last_value(CASE {first} END IGNORE NULLS) OVER {_STREAMING} AS box{number}",
+            f"box{number}.v AS post{number}",
+        ]
+
+    def _running_most(
+        self, kind: str, cases: Sequence[Case], state: StateLeaf, initial: str, number: int, keys: Sequence[str]
+    ) -> list[str]:  # fmt: skip
+        """The greatest or least value since the key began.
+
+        A greatest value cannot be taken back. So that a window over everything gives it by key, the key's number stands above
+        the value in one integer, and passes every value of the keys before.
+        """
+        value = self.value(cases, state.type)
+        if state.type.whole:
+            low, high = self.reach[state.slot.path]
+            span = high - low + 2
+            limit = span * (self.scan.count + 2)
+            if limit < HUGE:
+                wide = "BIGINT" if limit < INT64[1] else "HUGEINT"
+                up = f"({value})::{wide} - ({low - 1})" if kind == "MAX" else f"({high + 1}) - ({value})::{wide}"
+                first = 0 if state.initial is None else state.initial - (low - 1) if kind == "MAX" else high + 1 - state.initial
+                back = f"rank{number} % {span}"
+                post = f"({back} + ({low - 1}))" if kind == "MAX" else f"(({high + 1}) - {back})"
+                # A rank that is 0 is no value: nothing was there yet.
+                ranked = f"(sum(_first::BIGINT) OVER {_STREAMING})::{wide} * {span}"
+                # What a guard has caught may lie anywhere: it must not reach the keys that follow.
+                kept = f"least(greatest(coalesce({up}, {first}), {first}), {span - 1})"
+                shown = f"CASE WHEN {back} <> 0 THEN {post} END" if state.initial is None else post
+                kind_of = "BIGINT" if INT64[0] <= low and high <= INT64[1] else "HUGEINT"
+                return [
+                    f"{ranked} + {kept} AS own{number}",
+                    f"max(own{number}) OVER {_STREAMING} AS rank{number}",
+                    f"({shown})::{kind_of} AS post{number}",
+                ]
+        within = f"OVER (PARTITION BY {', '.join(keys)} ORDER BY position ROWS UNBOUNDED PRECEDING)"
+        function = "greatest" if kind == "MAX" else "least"
+        best = f"{kind.lower()}({value}) {within}"
+        post = best if state.initial is None else f"{function}({initial}, coalesce({best}, {initial}))"
+        return [f"{post} AS post{number}"]
+
+    def _nullable(self, cases: Sequence[Case], state: StateLeaf) -> bool:
+        if state.initial is None or (state.slot.type.opt and "." in state.slot.path):
+            return True
+        return any(c.operands[-1].type.opt for c in cases)
 
     def _reach(self, kind: str, cases: Sequence[Case], state: StateLeaf) -> Any:
         """Bounds of a leaf's values at any event."""
@@ -384,14 +453,23 @@ class Lifting:
     def _shown(self, path: str) -> str:
         """The aggregate of one leaf in a type that Arrow has."""
         found, state = self.leaf(path), self.analysis.leaves[path]
+        if self._by_windows(path) and state.type.whole:
+            low, high = self.reach[path]
+            return found if INT64[0] <= low and high <= INT64[1] else f"({found})::DECIMAL(38, 0)"
         if not state.type.whole or self.fields.leaves[path].kind in ("SUM", "SEGSUM"):
             return found
         low, high = self._reach("", tuple(c for c in self.fields.leaves[path].cases if c.event in self.scan.texts), state)
         return found if INT64[0] <= low and high <= INT64[1] else f"({found})::DECIMAL(38, 0)"
 
+    def _by_windows(self, path: str) -> bool:
+        """Whether a leaf's last value is the last of its running values."""
+        return path in self.posts and self.fields.leaves[path].kind in ("LAST", "SEGSUM")
+
     def leaf(self, path: str) -> str:
         """The aggregate of one leaf."""
         leaf, state = self.fields.leaves[path], self.analysis.leaves[path]
+        if self._by_windows(path):
+            return f"arg_max{'_null' if self._nullable(leaf.cases, state) else ''}({self.posts[path]}, position)"
         initial = Text({}, {}).constant(state.initial, state.type)
         # Types that are not in the log change nothing.
         cases = tuple(c for c in leaf.cases if c.event in self.scan.texts)
@@ -561,30 +639,31 @@ class Lifting:
 # -- from the query's result to the model's table --------------------------------------------------------------------------
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """A connection of one fold's own, to this process's database for folds: UTC, no progress bar."""
+def connect(worker: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection of one fold's own, to a database of this process: UTC, no progress bar; that of a worker has one thread."""
     try:
-        connection = _database(os.getpid()).cursor()
+        connection = _database(os.getpid(), worker).cursor()
         connection.execute("SET TimeZone = 'UTC'")
     except duckdb.Error:
         # After an error inside it, DuckDB opens a database no more.
         _database.cache_clear()
-        connection = _database(os.getpid()).cursor()
+        connection = _database(os.getpid(), worker).cursor()
         connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
     return connection
 
 
-@functools.lru_cache(1)
-def _database(process: int) -> duckdb.DuckDBPyConnection:
+@functools.cache
+def _database(process: int, worker: int | None) -> duckdb.DuckDBPyConnection:
     """An empty database, which knows the footers of files that were read: to begin anew takes as long as a small fold.
 
     What does not fit in memory goes to a folder of its own.
     """
-    connection = duckdb.connect(
-        ":memory:", config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-    )
+    config: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    connection = duckdb.connect(":memory:", config=config if worker is None else {**config, "threads": "1"})
     connection.execute("SET GLOBAL parquet_metadata_cache = true")
+    # A segment is read once: what is kept of its pages would only take memory, beside the system's own cache.
+    connection.execute("SET GLOBAL enable_external_file_cache = false")
     folder = os.path.join(tempfile.gettempdir(), f"eventlab-{secrets.token_hex(8)}")
     connection.execute(f"SET temp_directory = {quoted(folder)}")
     return connection

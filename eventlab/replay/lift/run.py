@@ -15,8 +15,9 @@ from eventlab.model.models import Model
 from eventlab.replay.lift.columns import Abandoned, meta_columns, payload, reader, table_from
 from eventlab.replay.lift.lifted import Lifting, Query, connect, table_of_query
 from eventlab.replay.lift.loop import Loop
+from eventlab.replay.lift.parts import in_parts, together, versions_together
 from eventlab.replay.lift.plan import Plan, plan_of
-from eventlab.replay.lift.scan import refuse_broken, scan_of
+from eventlab.replay.lift.scan import Scan, refuse_broken, scan_of
 from eventlab.replay.lift.source import Refused
 from eventlab.replay.lift.sql import NotHere
 from eventlab.replay.lift.types import closed_in
@@ -145,39 +146,57 @@ def _with_row_versions(model: Model, table: pa.Table, cut: Cut, tenant: Tenant, 
     return _by_key_and_position(model, table, tenant)
 
 
+class _Disordered(Exception):
+    """The rows of a key did not come in the order of their positions: windows over them say nothing."""
+
+
 def _lifted_versions(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None:
     """Every version by streaming windows; None where they do not give it."""
-    answered = _asked(plan, cut, tenant, until, every=True)
-    if not isinstance(answered, tuple):
-        return answered
-    found, query = answered
-    model = plan.model
-    if pc.any(found.column("_disorder")).as_py():
+    found = _asked(plan, cut, tenant, until, every=True)
+    if found is None:
         return None
-    bad: set[Any] = set()
-    if pc.any(found.column("_bad")).as_py():
-        keys = _keys_of(model, found, query.keys, tenant)
-        bad = {key for key, caught in zip(keys, found.column("_bad").to_pylist(), strict=True) if caught}
-        found = found.filter(pa.array([key not in bad for key in keys]))
-    return _with_row_versions(model, table_of_query(model, plan.analysis.leaves, found, tenant), cut, tenant, until, bad)
+    tables, bad = found
+    if not tables:
+        return table_of(plan.model, {}, tenant)
+    table = versions_together(plan.model, tables, tenant) if plan.model.category is not None else tables[0]
+    return _with_row_versions(plan.model, table, cut, tenant, until, bad) if bad else table
 
 
-def _asked(plan: Plan, cut: Cut, tenant: Tenant, until: int, *, every: bool) -> tuple[pa.Table, Query] | pa.Table | None:
-    """What the query gives, and the query; the empty table where there is nothing to fold; None where it does not lift here."""
+def _asked(plan: Plan, cut: Cut, tenant: Tenant, until: int, *, every: bool) -> tuple[list[pa.Table], set[Any]] | None:
+    """The rows that the query gives, in one or more tables, and the keys that guards caught; None where it does not lift here."""
     if plan.refusal is not None or plan.not_lifted or not _decimals_are_usual():
         return None
     model, plan.last_why = plan.model, None
+    bad: set[Any] = set()
     connection = connect()
+
+    def write(scan: Scan, part: bool) -> Query:
+        lifting = Lifting(model, plan.analysis, plan.fields, scan, tenant, part)
+        return lifting.every() if every else lifting.query()
+
+    def take(found: pa.Table, query: Query) -> pa.Table:
+        if query.ordered and pc.any(found.column("_disorder")).as_py():
+            raise _Disordered
+        if query.bad and pc.any(found.column("_bad")).as_py():
+            caught = _keys_of(model, found.filter(found.column("_bad")), query.keys, tenant)
+            bad.update(caught)
+            if every:  # the rows of the key that no guard caught are not to be believed either
+                found = found.filter(pa.array([key not in bad for key in _keys_of(model, found, query.keys, tenant)]))
+            else:
+                found = found.filter(pc.invert(found.column("_bad")))
+        return table_of_query(model, plan.analysis.leaves, found, tenant)
+
     try:
         scan = scan_of(model, plan.kinds, plan.analysis.events, cut, tenant, until, connection)
         if not scan.sql:
-            return table_of(model, {}, tenant)
-        lifting = Lifting(model, plan.analysis, plan.fields, scan, tenant)
-        query = lifting.every() if every else lifting.query()
+            return [], bad
         refuse_broken(connection, scan)
-        found = connection.sql(query.sql).to_arrow_table()
+        tables, plan.last_sql = in_parts(scan, connection, write, take)
     except NotHere as why:
         plan.last_why = why
+        return None
+    except _Disordered:
+        plan.last_why = NotHere("the rows of a stream did not come in the order of their positions")
         return None
     except (duckdb.OutOfRangeException, duckdb.ConversionException, duckdb.IOException, FileNotFoundError) as error:
         # A number beyond 128 bits; or a segment that was compacted and collected meanwhile: the loop reads what took its place.
@@ -185,25 +204,19 @@ def _asked(plan: Plan, cut: Cut, tenant: Tenant, until: int, *, every: bool) -> 
         return None
     finally:
         connection.close()
-    plan.last_sql = query.sql
-    return found, query
+    return tables, bad
 
 
 def _lifted(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None:
     """The table by the query; None where it does not lift over this log."""
-    answered = _asked(plan, cut, tenant, until, every=False)
-    if not isinstance(answered, tuple):
-        return answered
-    (found, query), model = answered, plan.model
-    bad: set[Any] = set()
-    if query.ordered and pc.any(found.column("_disorder")).as_py():
+    found = _asked(plan, cut, tenant, until, every=False)
+    if found is None:
         return None
-    if query.bad:
-        caught = found.filter(found.column("_bad"))
-        bad = set(_keys_of(model, caught, query.keys, tenant))
-        found = found.filter(pc.invert(found.column("_bad")))
-    table = table_of_query(model, plan.analysis.leaves, found, tenant)
-    return with_rows(model, table, cut, tenant, until, 0, None, bad) if bad else table
+    tables, bad = found
+    if not tables:
+        return table_of(plan.model, {}, tenant)
+    table = together(plan.model, tables, tenant)
+    return with_rows(plan.model, table, cut, tenant, until, 0, None, bad) if bad else table
 
 
 def _keys_of(model: Model, found: pa.Table, names: Sequence[str], tenant: Tenant) -> list[Any]:

@@ -1,13 +1,17 @@
-"""The rows of a cut as a FROM clause: lowered columns of the leaves that a fold reads, one SELECT a group of files."""
+"""The rows of a cut as a FROM clause: lowered columns of the leaves that a fold reads, one SELECT a group of files.
+
+A fold by stream is read in parts where eras have buckets: the files of a part hold whole streams, but for a rest in position
+order, which is split by the same function of the stream's name.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -27,6 +31,34 @@ from eventlab.store.columns import ENVELOPE_NAMES
 
 
 @dataclass(frozen=True)
+class Select:
+    """The rows of one group of files, or of its table under a name: what is selected of them, and which."""
+
+    group: SourceGroup
+    items: str
+    where: str
+    table: str = ""
+
+    def over(self, paths: Sequence[str]) -> str:
+        """As SQL, of some of the files."""
+        rows = self.table or f"read_parquet([{', '.join(map(quoted, paths))}])"
+        return f"SELECT {self.items} FROM {rows} WHERE {self.where}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a log's streams: their files by the number of their select, and whether there are others in position order."""
+
+    files: tuple[tuple[int, tuple[str, ...]], ...]
+    rows: int
+    #: Whether the rows come by stream and version as they are: every stream in one sorted file.
+    by_stream: bool
+    #: The buckets of the part: those numbers of `of`.
+    buckets: frozenset[int] = frozenset({0})
+    of: int = 1
+
+
+@dataclass(frozen=True)
 class Scan:
     """All rows that a model folds: SQL giving `type`, `position`, `version`, the key's parts and the leaves by alias."""
 
@@ -34,11 +66,28 @@ class Scan:
     texts: Mapping[str, Text]
     #: Queries that count the rows which break what the plan takes for granted, and the files they read ("" for the hot tail).
     checks: tuple[tuple[tuple[str, ...], str], ...]
+    #: No key has more events.
     count: int
     #: The columns of the key beyond those the model computes.
     key: tuple[str, ...]
     #: Whether the rows come by stream and version as they are: every stream in one sorted file.
     by_stream: bool = False
+    selects: tuple[Select, ...] = ()
+    #: Where there is more than one: the rows by buckets of streams.
+    parts: tuple[Part, ...] = ()
+    #: The selects whose rows are in position order, and have to be split for the parts.
+    rest: tuple[int, ...] = ()
+
+    def of_part(self, part: Part, rest: str = "") -> Scan:
+        """The scan of one part; `rest` names the table of its rows from files in position order."""
+        found = [self.selects[number].over(paths) for number, paths in part.files]
+        found += [f"SELECT * FROM {rest}"] if rest else []
+        return replace(self, sql=_UNION.join(found), by_stream=part.by_stream and not rest)
+
+
+_UNION: Final = "\n  UNION ALL "
+#: A part has at least so many rows, if there are so many.
+PART_ROWS: Final = 500_000
 
 
 def lowered(column: str, slot: Slot, most: int) -> str:
@@ -88,6 +137,7 @@ def scan_of(
 ) -> Scan:  # fmt: skip
     """The scan of a model's events at or before `until`."""
     groups = [g for g in cut.sources(tenant) if model.category is None or g.category == model.category]
+    groups = [begun for g in groups if (begun := _begun(g, until)) is not None]
     handled = set(kinds)
     if model.category is None:
         groups = [g for g in groups if any(t in handled for t, _ in cut.types_of[g.tenant, g.category])]
@@ -106,7 +156,7 @@ def scan_of(
         )
         for event_name, event in events.items()
     }
-    selects: list[str] = []
+    selects: list[Select] = []
     checks: list[tuple[tuple[str, ...], str]] = []
     for number, group in enumerate(groups):
         select, check = _select(
@@ -115,19 +165,64 @@ def scan_of(
         selects.append(select)
         checks += check
     key = ("_tenant",) if tenant is ALL else ()
-    return Scan(
-        "\n  UNION ALL ".join(selects), texts, tuple(checks), until, key, model.category is not None and _by_stream(groups)
-    )
+    sql = _UNION.join(select.over(select.group.paths) for select in selects)
+    rest = tuple(number for number, group in enumerate(groups) if not group.by_stream)
+    parts = parts_of(groups) if model.category is not None else ()
+    most = max((part.rows for part in parts), default=until) + sum(_rows(groups[number]) for number in rest)
+    by_stream = model.category is not None and not rest and len(_eras(groups)) == len({g.tenant for g in groups})
+    many = parts if len(parts) > 1 else ()
+    return Scan(sql, texts, tuple(checks), min(until, most), key, by_stream, tuple(selects), many, rest)
 
 
-def _by_stream(groups: Sequence[SourceGroup]) -> bool:
-    """Whether each stream lies in one file that is sorted by stream: one era, and no tail."""
-    if not all(group.by_stream and group.table is None for group in groups):
-        return False
-    buckets = [(group.tenant, file.bucket, file.buckets) for group in groups for file in group.files]
-    if sum(len(group.paths) for group in groups) != len(buckets):
-        return False
-    return len(set(buckets)) == len(buckets) and len({of for _, _, of in buckets}) == 1
+def _begun(group: SourceGroup, until: int) -> SourceGroup | None:
+    """A group without the files that begin after a position; None where nothing is left."""
+    if group.table is not None:
+        return group
+    files = tuple(file for file in group.files if file.first <= until)
+    return replace(group, files=files, paths=tuple(file.path for file in files)) if files else None
+
+
+def _rows(group: SourceGroup) -> int:
+    return len(group.table) if group.table is not None else sum(file.rows for file in group.files)
+
+
+def _eras(groups: Sequence[SourceGroup]) -> set[tuple[str, int]]:
+    """The eras of sorted files, of each tenant."""
+    return {(group.tenant, file.first) for group in groups if group.by_stream for file in group.files}
+
+
+def parts_of(groups: Sequence[SourceGroup]) -> tuple[Part, ...]:
+    """The files of eras by buckets of streams: as many as the era with the fewest has, some of them taken together.
+
+    None where more rows lie in position order than in eras: to split those costs more than one query over everything.
+    """
+    eras = [(number, file) for number, group in enumerate(groups) if group.by_stream for file in group.files]
+    of = min((file.buckets for _, file in eras), default=1)
+    loose = sum(_rows(group) for group in groups if not group.by_stream)
+    sorted_rows = sum(file.rows for _, file in eras)
+    if loose > sorted_rows:
+        return ()
+    found: list[Part] = []
+    waiting: list[int] = []
+    rows = 0
+    sizes = [0] * of
+    for _, file in eras:
+        sizes[file.bucket % of] += file.rows
+    for bucket in range(of):
+        waiting.append(bucket)
+        rows += sizes[bucket]
+        if rows + loose * len(waiting) // of >= PART_ROWS or bucket == of - 1:
+            mine = frozenset(waiting)
+            files: dict[int, list[str]] = {}
+            begun: dict[str, set[int]] = {}
+            for number, file in eras:
+                if file.bucket % of in mine:
+                    files.setdefault(number, []).append(file.path)
+                    begun.setdefault(groups[number].tenant, set()).add(file.first)
+            apart = all(len(firsts) == 1 for firsts in begun.values())
+            found.append(Part(tuple((n, tuple(p)) for n, p in files.items()), rows, apart, mine, of))
+            waiting, rows = [], 0
+    return tuple(found)
 
 
 def _aliases(
@@ -153,7 +248,7 @@ def _select(
     model: Model, kinds: Mapping[str, EventType], events: Mapping[str, EventIR], group: SourceGroup, number: int,
     sources: Mapping[tuple[str, int], Mapping[str, Source]], wanted: Mapping[tuple[str, str], str], metas: Sequence[str],
     tenant: Tenant, until: int, connection: duckdb.DuckDBPyConnection, cut: Cut, texts: Mapping[str, Text],
-) -> tuple[str, list[tuple[tuple[str, ...], str]]]:  # fmt: skip
+) -> tuple[Select, list[tuple[tuple[str, ...], str]]]:  # fmt: skip
     names = [*ENVELOPE_NAMES, *group.columns]
     if len({n.casefold() for n in names}) < len(names):
         raise NotHere("two columns differ in case alone, which SQL cannot tell apart")
@@ -193,7 +288,8 @@ def _select(
         if broken:
             here = f"type = {quoted(type_name)} AND schema_version = {version}"
             checks.append((group.paths, f"SELECT count(*) AS n FROM {rows} WHERE {here} AND ({' OR '.join(broken)})"))
-    return f"SELECT {', '.join(items)} FROM {rows} WHERE {' AND '.join(where)}", checks
+    table = rows if group.table is not None else ""
+    return Select(group, ", ".join(items), " AND ".join(where), table), checks
 
 
 def _unknown_members(kind: EventType, of: Mapping[str, Source], group: SourceGroup) -> list[str]:

@@ -92,11 +92,11 @@ def written(facts: Sequence[tuple[str, Any]], layout: str, folder: Path | None) 
             if layout in ("mixed", "eras") and i == len(facts) // 2:
                 lab.seal()
                 if layout == "eras":
-                    lab.compact(all=True)
+                    lab.store.compact(all=True, positions=1)
         if layout in ("sealed", "compacted", "eras"):
             lab.seal()
         if layout in ("compacted", "eras"):
-            lab.compact(all=True)
+            lab.store.compact(all=True, positions=1)  # an era is not taken up by the next one
         yield lab
 
 

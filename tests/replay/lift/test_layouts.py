@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ from replay.lift import gallery
 from replay.lift.hostile import agree, answer, logs, shown, written
 
 import eventlab as el
+from eventlab.errors import EventlabError
 from eventlab.model.models import model_of
-from eventlab.replay.lift import fold_table, plan_of
+from eventlab.replay.lift import fold_table, fold_versions, plan_of
 from eventlab.store.base import ALL
 
 SOME = (gallery.Account, gallery.WatchedAccount, gallery.Purchase, gallery.Cart, gallery.Ticket, gallery.Parcel,
         gallery.TieredLoyalty, gallery.SkuSales, gallery.AgentWork, gallery.Everything)  # fmt: skip
+BY_STREAM = tuple(model for model in gallery.MODELS if model_of(model).category is not None)
 OTHERS = (gallery.LineAdded, gallery.PointsEarned)
 
 
@@ -109,3 +113,97 @@ def test_files_sorted_by_stream_are_not_sorted_again(tmp_path: Path) -> None:
         cut = lab.store.cut()
         agree(of, cut, "default", cut.head, ("lifted",))
         assert "ORDER BY stream, position" in plan_of(of).last_sql
+
+
+@pytest.fixture
+def buckets(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Eras of so many buckets, however few rows they have, each bucket a part."""
+    monkeypatch.setattr("eventlab.replay.lift.scan.PART_ROWS", 1)
+
+    def many(count: int) -> None:
+        monkeypatch.setattr("eventlab.store.compact.buckets_for", lambda rows, streams: count)
+
+    return many
+
+
+def laid_out(lab: el.Lab, facts: Sequence[tuple[str, Any]], eras: Sequence[tuple[int, int]], many: Callable[[int], None]) -> None:
+    """Append facts; at each (place, buckets) what is there so far becomes an era; what is left stays a sealed run and a tail."""
+    ends = dict(eras)
+    last = max(ends, default=0)
+    for i, (stream, event) in enumerate(facts):
+        lab.append(stream, [event])
+        if (count := ends.get(i + 1)) is not None:
+            many(count)
+            lab.seal()
+            lab.store.compact(all=True, positions=1)  # an era is not taken up by the next one
+        elif i == last + 1:
+            lab.seal()
+
+
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_buckets_of_several_eras_a_run_and_the_tail_are_one_log(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory, buckets: Callable[[int], None]
+) -> None:
+    model = data.draw(st.sampled_from(BY_STREAM), label="model")
+    facts = data.draw(logs(model, OTHERS, max_size=24), label="facts")
+    places = sorted(data.draw(st.sets(st.integers(1, max(1, len(facts))), max_size=3), label="eras"))
+    eras = [(place, data.draw(st.sampled_from([1, 2, 4, 8]), label="buckets")) for place in places]
+    of = model_of(model)
+    with el.open(Path(tmp_path_factory.mktemp("parts"))) as lab:
+        with contextlib.suppress(EventlabError):
+            laid_out(lab, facts, eras, buckets)
+        cut = lab.store.cut()
+        agree(of, cut, "default", cut.head)
+        agree(of, cut, ALL, data.draw(st.integers(0, cut.head), label="until"))
+        agree(of, cut, "default", cut.head, ("lifted?",), fold=fold_versions)
+
+
+@pytest.mark.parametrize("model", [gallery.Account, gallery.WatchedAccount], ids=lambda cls: cls.__name__)
+def test_a_fold_by_stream_runs_a_bucket_at_a_time(model: type[Any], tmp_path: Path, buckets: Callable[[int], None]) -> None:
+    of = model_of(model)
+    facts = [(f"{of.category}-{i * 7 % 31}", gallery.Deposited(el.money(i - 60))) for i in range(200)]
+    for tail, eras in ((200, [(200, 4)]), (160, [(160, 4)]), (200, [(80, 8), (200, 4)]), (150, [(80, 2), (150, 8)])):
+        with el.open(tmp_path / str((tail, *eras))) as lab:
+            laid_out(lab, facts, eras, buckets)
+            cut = lab.store.cut()
+            agree(of, cut, "default", cut.head, ("lifted",))
+            assert f"one of {min(count for _, count in eras)} parts" in plan_of(of).last_sql
+            agree(of, cut, "default", 120, ("lifted",))
+            agree(of, cut, "default", cut.head, ("lifted",), fold=fold_versions)
+
+
+def test_what_lies_in_position_order_is_spilled_to_files_beyond_a_size(
+    tmp_path: Path, buckets: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventlab.replay.lift.parts.REST_BYTES", 1)
+    facts = [(f"watched-{i * 7 % 31}", gallery.Deposited(el.money(i - 60))) for i in range(200)]
+    with el.open(tmp_path) as lab:
+        laid_out(lab, facts, [(120, 4)], buckets)
+        agree(model_of(gallery.WatchedAccount), lab.store.cut(), "default", 200, ("lifted",))
+
+
+def test_a_log_that_is_mostly_in_position_order_is_not_split(tmp_path: Path, buckets: Callable[[int], None]) -> None:
+    facts = [(f"account-{i * 7 % 31}", gallery.Deposited(el.money(i))) for i in range(200)]
+    with el.open(tmp_path) as lab:
+        laid_out(lab, facts, [(60, 4)], buckets)
+        of = model_of(gallery.Account)
+        agree(of, lab.store.cut(), "default", 200, ("lifted",))
+        assert "parts, by the bucket" not in plan_of(of).last_sql
+
+
+def test_the_tenants_of_a_part_are_apart(tmp_path: Path, buckets: Callable[[int], None]) -> None:
+    of = model_of(gallery.WatchedAccount)
+    with el.open(tmp_path, tenant="acme") as lab:
+        for i in range(120):
+            with el.context(tenant=("acme", "zeta")[i % 2]):
+                lab.append(f"watched-{i % 9}", [gallery.Deposited(el.money(i))])
+            if i == 80:
+                buckets(4)
+                lab.seal()
+                lab.compact(all=True)
+        cut = lab.store.cut()
+        assert len(agree(of, cut, ALL, cut.head, ("lifted",))) == 18
+        assert len(agree(of, cut, "zeta", cut.head, ("lifted",))) == 9
+        agree(of, cut, ALL, 75, ("lifted",))
+        agree(of, cut, ALL, cut.head, ("lifted",), fold=fold_versions)

@@ -508,7 +508,7 @@ def test_a_database_that_broke_is_made_anew() -> None:
         for _ in range(2):
             agree(model_of(gallery.Ticket), cut, "default", cut.head, ("loop", "lifted"))
             # As DuckDB closes one in which it found itself to be wrong.
-            lifted._database(os.getpid()).close()
+            lifted._database(os.getpid(), None).close()
 
 
 # -- asked for what cannot be
