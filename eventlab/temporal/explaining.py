@@ -17,15 +17,17 @@ def explained(model: Model, cut: Cut, tenant: Tenant, until: int) -> Explanation
     """The explanation of a plan; nothing is folded for it, and the log's events are not read."""
     plan = plan_of(model, cut)
     found = replace(plan.explain(), sql="")
-    if found.engine != "lifted":
+    half = plan.halves
+    if found.engine not in ("lifted", "lifted + loop"):
         return found
+    analysis, fields = (plan.analysis, plan.fields) if half is None else (half.query, half.fields)
     with connect() as connection:
         try:
-            scan = scan_of(model, plan.kinds, plan.analysis.events, cut, tenant, until, connection)
-            sql = Lifting(model, plan.analysis, plan.fields, scan, tenant).query().sql if scan.sql else ""
+            scan = scan_of(model, plan.kinds, analysis.events, cut, tenant, until, connection)
+            sql = Lifting(model, analysis, fields, scan, tenant).query().sql if scan.sql else ""
         except NotHere as why:
             # Each field lifts, and the query cannot be written: an expression without SQL, a stored column that is too wide.
             file, reason = why.file or model.evolve.__code__.co_filename, f"the query cannot be written: {why.why}"
-            fields = tuple(replace(field, engine="loop") for field in found.fields)
-            return replace(found, engine="loop", fields=fields, reason=reason, where=place(file, why.line), hint=why.hint)
+            looped = tuple(replace(field, engine="loop") for field in found.fields)
+            return replace(found, engine="loop", fields=looped, reason=reason, where=place(file, why.line), hint=why.hint)
     return replace(found, sql=sql)

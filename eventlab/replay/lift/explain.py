@@ -52,7 +52,10 @@ class GuardPlan:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The plan of one model. `engine` is what `auto` takes first; `sql` is empty until a query ran or where none can."""
+    """The plan of one model. `engine` is what `auto` takes first; `sql` is empty until a query ran or where none can.
+
+    With "lifted + loop" the query gives some fields and a loop the others, where the log is such that this is quicker.
+    """
 
     model: str
     engine: str
@@ -134,16 +137,18 @@ def explain(plan: Plan) -> Explanation:
         hint = why.hint or "plain expressions of state and event"
         return Explanation(model, "rows", fields, (), tuple(plan.kinds), why.why, where, _line(why.file, why.line), hint)
     found = []
-    refused = plan.not_lifted
+    refused, half = plan.not_lifted, plan.halves
     for path, leaf in plan.fields.leaves.items():
-        no = refused.get(path)
+        apart = half is not None and plan.analysis.leaves[path].field not in half.of_loop
+        looped = not apart if half is not None else path in refused
+        no = None if apart else refused.get(path)
         found.append(
             FieldPlan(
                 path.rstrip("?") + (" is there" if path.endswith("?") else ""),
                 str(plan.analysis.leaves[path].type),
                 leaf.kind,
                 leaf.level,
-                "loop" if no is not None else "lifted",
+                "loop" if looped else "lifted",
                 tuple(sorted(leaf.reads)),
                 "" if no is None else no.why,
                 "" if no is None else no.file or file,
@@ -158,8 +163,8 @@ def explain(plan: Plan) -> Explanation:
             for effect in (*event.effects, *event.key_effects)
         )
     )
-    loop = plan.loop
-    engine = "rows" if loop is None else "loop" if refused else "lifted"
+    loop = plan.loop if half is None else half.loop
+    engine = "rows" if loop is None else "lifted + loop" if half is not None else "loop" if refused else "lifted"
     return Explanation(
         model, engine, tuple(found), guards, tuple(plan.kinds), sql=plan.last_sql, loop="" if loop is None else loop.text
     )

@@ -6,7 +6,7 @@ import functools
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -52,6 +52,22 @@ class Query:
 
 def liftable(analysis: Analysis, fields: Classified) -> dict[str, NotHere]:
     """Why leaves do not lift, by path; empty where every one does. What depends on the data is seen at the run."""
+    found = refused(analysis, fields)
+    for read in read_state(analysis, fields):
+        leaf = fields.leaves[read]
+        if leaf.kind not in STREAMED and read not in found:
+            found[read] = NotHere(f"{leaf.kind.lower()} is not a running aggregate, and other fields read it", leaf.cases[0].line)
+        if read in found:
+            for path, other in fields.leaves.items():
+                if read in other.reads or _guards_read(analysis, fields, read):
+                    found.setdefault(
+                        path, NotHere(f"it depends on {read}, which does not lift", other.cases[0].line if other.cases else 0)
+                    )
+    return found
+
+
+def refused(analysis: Analysis, fields: Classified) -> dict[str, NotHere]:
+    """Why leaves do not lift for what they are themselves, whoever reads them."""
     found = {}
     for path, leaf in fields.leaves.items():
         if leaf.kind == "CYCLE" or leaf.level is None:
@@ -68,16 +84,6 @@ def liftable(analysis: Analysis, fields: Classified) -> dict[str, NotHere]:
                     found[path] = NotHere("only one item at a time is put in or taken out of a set in SQL", case.line)
         elif leaf.kind not in GROUPED:
             found[path] = NotHere(f"{leaf.kind.lower()} is not one aggregate", leaf.cases[0].line if leaf.cases else 0)
-    for read in read_state(analysis, fields):
-        leaf = fields.leaves[read]
-        if leaf.kind not in STREAMED and read not in found:
-            found[read] = NotHere(f"{leaf.kind.lower()} is not a running aggregate, and other fields read it", leaf.cases[0].line)
-        if read in found:
-            for path, other in fields.leaves.items():
-                if read in other.reads or _guards_read(analysis, fields, read):
-                    found.setdefault(
-                        path, NotHere(f"it depends on {read}, which does not lift", other.cases[0].line if other.cases else 0)
-                    )
     return found
 
 
@@ -669,8 +675,10 @@ def _database(process: int, worker: int | None) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def table_of_query(model: Model, leaves: Mapping[str, StateLeaf], found: pa.Table, tenant: Tenant) -> pa.Table:
-    """The query's result as the model's table, or `Abandoned` where a value does not fit its type."""
+def table_of_query(
+    model: Model, leaves: Mapping[str, StateLeaf], found: pa.Table, tenant: Tenant, but: Collection[str] = ()
+) -> pa.Table:
+    """The query's result as the model's table, but for some fields, or `Abandoned` where a value does not fit its type."""
     arrays: dict[str, pa.Array] = {}
     if tenant is ALL:
         arrays["_tenant"] = found.column("_tenant").combine_chunks()
@@ -682,7 +690,8 @@ def table_of_query(model: Model, leaves: Mapping[str, StateLeaf], found: pa.Tabl
             arrays[key] = converted(kind, type_of(kind), found.column(f"k{i}").combine_chunks())
     types = {path: leaf.type for path, leaf in leaves.items()}
     for field, kind in model.fields:
-        arrays[field] = _field(kind, field, types, found)
+        if field not in but:
+            arrays[field] = _field(kind, field, types, found)
     arrays["_version"] = found.column("_version").combine_chunks()
     arrays["_position"] = found.column("_position").combine_chunks()
     return dressed(model, arrays, tenant, is_sorted=True)

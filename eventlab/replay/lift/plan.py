@@ -12,8 +12,9 @@ from eventlab.model.models import Model
 from eventlab.replay.lift.analyse import Analysis, analyse
 from eventlab.replay.lift.classify import Classified, classify
 from eventlab.replay.lift.explain import Explanation, explain
-from eventlab.replay.lift.lifted import liftable
+from eventlab.replay.lift.lifted import liftable, refused
 from eventlab.replay.lift.loop import Loop, loop_of
+from eventlab.replay.lift.partial import Halves, halves_of
 from eventlab.replay.lift.source import Refused
 from eventlab.replay.lift.sql import NotHere
 from eventlab.store.base import Cut
@@ -64,6 +65,19 @@ class Plan:
     def not_lifted(self) -> dict[str, NotHere]:
         """Why leaves of the state do not lift to the query."""
         return {} if self.refusal is not None else liftable(self.analysis, self.fields)
+
+    @cached_property
+    def halves(self) -> Halves | None:
+        """The fields that lift, and the loop over the rest, where some lift and some do not; None where that cannot be."""
+        if self.refusal is not None or not self.not_lifted or self.model.key_names != ("_id",):
+            return None
+        halves = halves_of(self.analysis, self.fields, refused(self.analysis, self.fields))
+        if halves is None or liftable(halves.query, halves.fields):
+            return None
+        try:
+            return halves if halves.loop else None
+        except (SyntaxError, RecursionError, MemoryError):
+            return None
 
     def explain(self) -> Explanation:
         """Per field the kind, the stratum and the engine, each refusal with its line, and the texts of loop and query."""

@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventlab.errors import NotLiftable, SchemaConflict
+from eventlab.model.filters import Clause, Filter
 from eventlab.model.models import Model
-from eventlab.replay.lift.columns import Abandoned, meta_columns, payload, reader, table_from
+from eventlab.replay.lift.columns import Abandoned, dressed, field_array, meta_columns, payload, reader, table_from
 from eventlab.replay.lift.lifted import Lifting, Query, connect, table_of_query
 from eventlab.replay.lift.loop import Loop
+from eventlab.replay.lift.partial import Halves
 from eventlab.replay.lift.parts import in_parts, together, versions_together
 from eventlab.replay.lift.plan import Plan, plan_of
 from eventlab.replay.lift.scan import Scan, refuse_broken, scan_of
@@ -56,6 +58,9 @@ def fold_table(
                 return found
             if engine == "lifted" and plan.last_why is not None:
                 _not_liftable(plan, plan.model.cls.__name__, plan.last_why)
+            found = _halved(plan, cut, tenant, until)
+            if found is not None:
+                return found
         if plan.loop is not None and _decimals_are_usual():
             return _looped(plan, plan.loop, cut, tenant, until, after, base)
     except Abandoned:
@@ -162,16 +167,23 @@ def _lifted_versions(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Tab
     return _with_row_versions(plan.model, table, cut, tenant, until, bad) if bad else table
 
 
-def _asked(plan: Plan, cut: Cut, tenant: Tenant, until: int, *, every: bool) -> tuple[list[pa.Table], set[Any]] | None:
-    """The rows that the query gives, in one or more tables, and the keys that guards caught; None where it does not lift here."""
-    if plan.refusal is not None or plan.not_lifted or not _decimals_are_usual():
+def _asked(
+    plan: Plan, cut: Cut, tenant: Tenant, until: int, *, every: bool, half: Halves | None = None
+) -> tuple[list[pa.Table], set[Any]] | None:
+    """The rows that the query gives, in one or more tables, and the keys that guards caught; None where it does not lift here.
+
+    With `half`, of its fields only, and only if that and a loop over the rest cost less than a loop over everything.
+    """
+    if plan.refusal is not None or (plan.not_lifted and half is None) or not _decimals_are_usual():
         return None
     model, plan.last_why = plan.model, None
+    analysis, fields = (plan.analysis, plan.fields) if half is None else (half.query, half.fields)
+    but = frozenset[str]() if half is None else half.of_loop
     bad: set[Any] = set()
     connection = connect()
 
     def write(scan: Scan, part: bool) -> Query:
-        lifting = Lifting(model, plan.analysis, plan.fields, scan, tenant, part)
+        lifting = Lifting(model, analysis, fields, scan, tenant, part)
         return lifting.every() if every else lifting.query()
 
     def take(found: pa.Table, query: Query) -> pa.Table:
@@ -184,12 +196,14 @@ def _asked(plan: Plan, cut: Cut, tenant: Tenant, until: int, *, every: bool) -> 
                 found = found.filter(pa.array([key not in bad for key in _keys_of(model, found, query.keys, tenant)]))
             else:
                 found = found.filter(pc.invert(found.column("_bad")))
-        return table_of_query(model, plan.analysis.leaves, found, tenant)
+        return table_of_query(model, analysis.leaves, found, tenant, but)
 
     try:
-        scan = scan_of(model, plan.kinds, plan.analysis.events, cut, tenant, until, connection)
+        scan = scan_of(model, plan.kinds, analysis.events, cut, tenant, until, connection)
         if not scan.sql:
             return [], bad
+        if half is not None and not _pays(half, plan, connection, scan):
+            return None
         refuse_broken(connection, scan)
         tables, plan.last_sql = in_parts(scan, connection, write, take)
     except NotHere as why:
@@ -217,6 +231,52 @@ def _lifted(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None
         return table_of(plan.model, {}, tenant)
     table = together(plan.model, tables, tenant)
     return with_rows(plan.model, table, cut, tenant, until, 0, None, bad) if bad else table
+
+
+def _pays(half: Halves, plan: Plan, connection: duckdb.DuckDBPyConnection, scan: Scan) -> bool:
+    counted = connection.sql(f"SELECT type, count(*) FROM ({scan.sql}) GROUP BY type").fetchall()
+    keys = sum(count for _, count in counted)
+    if plan.model.category is not None:
+        keys = connection.sql(f"SELECT approx_count_distinct(stream) FROM ({scan.sql})").fetchall()[0][0]
+    return half.pays(dict(counted), keys, plan.analysis)
+
+
+def _halved(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None:
+    """The table by the query for the fields that lift, and by a loop for the others; None where that does not pay, or work."""
+    half, model = plan.halves, plan.model
+    if half is None:
+        return None
+    found = _asked(plan, cut, tenant, until, every=False, half=half)
+    if found is None or not found[0]:
+        return None
+    tables, bad = found
+    with collector_off():
+        states, caught = run_loop(plan, half.loop, cut, tenant, until, 0, None, only=half.seen)
+        bad |= caught
+        table = together(model, tables, tenant)
+        keys = _keys_in(model, table, tenant)
+        if bad:
+            table = table.filter(pa.array([key not in bad for key in keys], pa.bool_()))
+            keys = [key for key in keys if key not in bad]
+        begin = list(half.loop.initial)
+        # A state ends in version and position, which are the query's here.
+        states_of_keys = [states.get(key, begin)[: len(begin)] for key in keys]
+        columns = dict(zip(half.looped.leaves, map(list, zip(*states_of_keys, strict=True)), strict=bool(keys)))
+        types = {path: leaf.type for path, leaf in half.looped.leaves.items()}
+        arrays = {name: table.column(name).combine_chunks() for name in key_names(model, tenant)}
+        for name, kind in model.fields:
+            looped = name in half.of_loop
+            arrays[name] = field_array(kind, name, columns, types, len(keys)) if looped else table.column(name).combine_chunks()
+        arrays |= {name: table.column(name).combine_chunks() for name in ("_version", "_position")}
+        table = dressed(model, arrays, tenant, is_sorted=True)
+    return with_rows(model, table, cut, tenant, until, 0, None, bad) if bad else table
+
+
+def _keys_in(model: Model, table: pa.Table, tenant: Tenant) -> list[Any]:
+    """The keys of a table's rows as the loop has them; of models whose key is one text."""
+    ids: list[Any] = table.column("_id").to_pylist()
+    keys = ids if model.category is None else [f"{model.category}-{of}" for of in ids]
+    return keys if tenant is not ALL else list(zip(table.column("_tenant").to_pylist(), keys, strict=True))
 
 
 def _keys_of(model: Model, found: pa.Table, names: Sequence[str], tenant: Tenant) -> list[Any]:
@@ -328,9 +388,10 @@ def python_keys(model: Model, keys: Collection[Any], tenant: Tenant) -> set[Key]
 
 
 def run_loop(
-    plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None, out: list[Any] | None = None
-) -> tuple[dict[Any, list[Any]], set[Any]]:
-    """Fold with the generated loop: lowered states by key, and the keys that a guard caught."""
+    plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None,
+    out: list[Any] | None = None, *, only: Sequence[str] | None = None,
+) -> tuple[dict[Any, list[Any]], set[Any]]:  # fmt: skip
+    """Fold with the generated loop, over some types of events or all: lowered states by key, and the keys that a guard caught."""
     states: dict[Any, list[Any]] = {}
     bad: set[Any] = set()
     begin = [*loop.initial, 0, 0]
@@ -338,7 +399,7 @@ def run_loop(
     initial: Callable[[Any], list[Any]] = lambda key: begin.copy()  # noqa: E731
     if held:
         initial = lambda key: held.get(key) or begin.copy()  # noqa: E731
-    for batch in _batches(plan, loop, cut, tenant, until, after):
+    for batch in _batches(plan, loop, cut, tenant, until, after, only):
         try:
             loop.run(*_arguments(plan, loop, batch, states, bad, initial, tenant), *([] if out is None else [out]))
         except Abandoned:
@@ -362,11 +423,16 @@ def _arguments(
     return zip(keys, *columns, strict=True), states, bad, initial
 
 
-def _batches(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int) -> Iterator[Batch]:
+def _batches(
+    plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, only: Sequence[str] | None
+) -> Iterator[Batch]:
     # Only the payload of types of which something is read, or has to be decoded.
     wanted = [n for n, kind in plan.kinds.items() if loop.leaves.get(n) or any(closed_in(of) for _, of in kind.fields)]
     envelope = [*FOLD_ENVELOPE, *(m for m in loop.metas if m in ENVELOPE_NAMES and m not in FOLD_ENVELOPE)]
-    found = cut.batches(events_of(plan.model), tenant=tenant, after=after, until=until, envelope=envelope, types=wanted)
+    picked = events_of(plan.model)
+    if only is not None:
+        picked &= Filter((Clause(types=frozenset(only)),))
+    found = cut.batches(picked, tenant=tenant, after=after, until=until, envelope=envelope, types=wanted)
     for batch in found:
         yield from batch.split(_CHUNK)
 
