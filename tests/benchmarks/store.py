@@ -231,6 +231,9 @@ def load(made: Layouts) -> Iterator[Row]:
     """One order of ten events: hot, from its snapshot, and for the first time from files of each layout."""
     from library import Peer, state
 
+    # Loading leaves snapshots behind, and one layout is made from a copy of another: all are made before.
+    for layout in LAYOUTS:
+        getattr(made, layout)
     peer = Peer(made.folder / "library.sqlite", made.few)
     theirs = list(peer.orders)
     theirs = theirs[:: max(1, len(theirs) // made.effort.loads)][: made.effort.loads]
