@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from eventlab.model.types import Leaf
 from eventlab.store.columns import ENVELOPE_NAMES, codec
 from eventlab.store.runs import Finished, Place, Runs
 from eventlab.store.seal import Pause, no_pause
-from eventlab.store.segment import Segment, SegmentGone
+from eventlab.store.segment import Segment, SegmentGone, buckets_of
 
 #: An era closes at so many positions, once the next one is half full: the newest events stay in position order.
 ERA_POSITIONS: Final = 10_000_000
@@ -222,7 +221,7 @@ def _gathered(segments: Sequence[Segment], buckets: int, pause: Pause) -> Iterat
         for segment in segments:
             for group in range(segment.metadata.num_row_groups):
                 table = _padded(segment.read([group], ENVELOPE_NAMES, None), columns)
-                spill.add(table, _bucket_numbers(table, buckets))
+                spill.add(table, buckets_of(table.column("stream"), buckets))
                 pause()
         for bucket in range(buckets):
             if (table := spill.take(bucket)) is not None:
@@ -235,14 +234,6 @@ def _padded(table: pa.Table, columns: Sequence[str]) -> pa.Table:
         if column not in table.column_names:
             table = table.append_column(column, pa.nulls(len(table), codec(Leaf.parse(column).tag).arrow))
     return table.select(columns)
-
-
-def _bucket_numbers(table: pa.Table, buckets: int) -> np.ndarray[Any, Any]:
-    """The bucket of each row: one checksum a name."""
-    names = table.column("stream").combine_chunks().dictionary_encode()
-    of_name = np.fromiter((zlib.crc32(name.encode()) for name in names.dictionary.to_pylist()), np.uint32, len(names.dictionary))
-    numbers: np.ndarray[Any, Any] = (of_name & np.uint32(buckets - 1))[names.indices.to_numpy()]
-    return numbers
 
 
 def _by_stream(table: pa.Table) -> pa.Table:

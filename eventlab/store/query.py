@@ -199,7 +199,9 @@ class SqlConnection:
             self._held.renew()
             if sql not in self._allowed:
                 _refuse_other_statements(self._connection, sql)
-                self._allowed = {*self._allowed, sql} if len(self._allowed) < KEEP_ALLOWED else {sql}
+                if len(self._allowed) >= KEEP_ALLOWED:
+                    self._allowed.clear()
+                self._allowed.add(sql)
             self._make_views(sql)
             for name in _STATE.findall(sql):
                 self._make_state(name.lower())

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -67,6 +67,14 @@ class SegmentGone(Damaged):
 def bucket_of(stream: str, buckets: int) -> int:
     """The bucket of a stream: CRC-32 of its name in UTF-8, modulo a power of two."""
     return zlib.crc32(stream.encode()) & (buckets - 1)
+
+
+def buckets_of(streams: pa.ChunkedArray, buckets: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The bucket of each of many streams: one checksum a name."""
+    names = streams.combine_chunks().dictionary_encode()
+    of_name = np.fromiter((bucket_of(name, buckets) for name in names.dictionary.to_pylist()), np.int64, len(names.dictionary))
+    found: np.ndarray[Any, np.dtype[np.int64]] = of_name[names.indices.to_numpy()]
+    return found
 
 
 def expanded_bytes(metadata: pq.FileMetaData, groups: Iterable[int]) -> int:

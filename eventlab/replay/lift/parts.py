@@ -12,7 +12,6 @@ import contextlib
 import os
 import queue
 import tempfile
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +28,7 @@ from eventlab.replay.lift.lifted import Query, connect
 from eventlab.replay.lift.scan import Scan
 from eventlab.replay.tables import key_names, sorted_table
 from eventlab.store.base import ALL, Tenant
+from eventlab.store.segment import buckets_of
 
 Found = TypeVar("Found")
 #: So many bytes of rows from files in position order are kept in memory; more are put in files.
@@ -109,7 +109,7 @@ def _split(scan: Scan, connection: duckdb.DuckDBPyConnection, stack: contextlib.
     sql = " UNION ALL ".join(scan.selects[number].over(scan.selects[number].group.paths) for number in scan.rest)
     for batch in connection.sql(sql).to_arrow_reader(131_072):
         table = pa.Table.from_batches([batch])
-        to = places[_buckets(table.column("stream"), of)]
+        to = places[buckets_of(table.column("stream"), of)]
         order = np.argsort(to, kind="stable")
         ends = np.cumsum(np.bincount(to, minlength=len(scan.parts)))
         taken, begin = table.take(pa.array(order)), 0
@@ -118,14 +118,6 @@ def _split(scan: Scan, connection: duckdb.DuckDBPyConnection, stack: contextlib.
                 kept.add(place, taken.slice(begin, end - begin))
             begin = end
     return kept.tables()
-
-
-def _buckets(streams: pa.ChunkedArray, of: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """The bucket of each row: one checksum a name."""
-    names = streams.combine_chunks().dictionary_encode()
-    of_name = np.fromiter((zlib.crc32(name.encode()) for name in names.dictionary.to_pylist()), np.int64, len(names.dictionary))
-    found: np.ndarray[tuple[int, ...], np.dtype[np.int64]] = (of_name & (of - 1))[names.indices.to_numpy()]
-    return found
 
 
 class _Kept:

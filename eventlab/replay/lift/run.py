@@ -234,11 +234,13 @@ def _lifted(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None
 
 
 def _pays(half: Halves, plan: Plan, connection: duckdb.DuckDBPyConnection, scan: Scan) -> bool:
-    counted = connection.sql(f"SELECT type, count(*) FROM ({scan.sql}) GROUP BY type").fetchall()
-    keys = sum(count for _, count in counted)
-    if plan.model.category is not None:
-        keys = connection.sql(f"SELECT approx_count_distinct(stream) FROM ({scan.sql})").fetchall()[0][0]
-    return half.pays(dict(counted), keys, plan.analysis)
+    # `scan.sql` is text that the scan itself has quoted; the row without a type is that of all of them.
+    counted = connection.sql(
+        f"SELECT type, count(*), approx_count_distinct(stream) FROM ({scan.sql}) GROUP BY GROUPING SETS ((type), ())"
+    ).fetchall()
+    counts = {name: count for name, count, _ in counted if name is not None}
+    streams = sum(found for name, _, found in counted if name is None)
+    return half.pays(counts, streams if plan.model.category is not None else sum(counts.values()), plan.analysis)
 
 
 def _halved(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None:
