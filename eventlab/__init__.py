@@ -21,6 +21,8 @@ from eventlab.model.types import AnyFloat, ExactDecimal, Money, Scale, Tag, mone
 if TYPE_CHECKING:
     from eventlab.integration.ingest import Rows, rows
     from eventlab.lab import Lab, open, scratch
+    from eventlab.projections.consumers import consumer
+    from eventlab.projections.handmade import frame_projection, sql_projection
     from eventlab.store.base import ALL
     from eventlab.temporal.moment import Moment
 
@@ -28,8 +30,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ALL", "AnyFloat", "Conflict", "EventlabError", "ExactDecimal", "Filter", "Lab", "Meta", "Moment", "Money", "Recorded",
-    "Rejected", "Rows", "Scale", "StaleType", "Tag", "aggregate", "category", "command", "context", "event", "events", "field",
-    "findings", "money", "new", "open", "projection", "rows", "scratch", "stream", "tag",
+    "Rejected", "Rows", "Scale", "StaleType", "Tag", "aggregate", "category", "command", "consumer", "context", "event",
+    "events", "field", "findings", "frame_projection", "money", "new", "open", "projection", "rows", "scratch",
+    "sql_projection", "stream", "tag",
 ]  # fmt: skip
 
 # What needs DuckDB, Polars and PyArrow is imported when it is first named, so that a module of events loads at once.
@@ -38,9 +41,12 @@ _LATE = {
     "Lab": "eventlab.lab",
     "Moment": "eventlab.temporal.moment",
     "Rows": "eventlab.integration.ingest",
+    "consumer": "eventlab.projections.consumers",
+    "frame_projection": "eventlab.projections.handmade",
     "open": "eventlab.lab",
     "rows": "eventlab.integration.ingest",
     "scratch": "eventlab.lab",
+    "sql_projection": "eventlab.projections.handmade",
 }
 
 

@@ -1,7 +1,7 @@
 """The same verbs from a shell.
 
-`eventlab demo | info | show | events | rebuild | table | explain | sql | check | verify | seal | compact | gc | backup |
-restore | upgrade | lab`.
+`eventlab demo | info | show | events | rebuild | accept | run | status | parked | table | explain | sql | check | verify | seal |
+compact | gc | backup | restore | upgrade | lab`.
 
 Exit codes: 0 done; 1 done, and something was found (a divergence, damage, an unexpected answer); 2 the command line is
 wrong; 3 the call was refused or the model is wrong; 4 the store or its disk needs attention; 5 try again; 130 interrupted.
@@ -17,6 +17,7 @@ import importlib
 import json
 import math
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -50,6 +51,9 @@ from eventlab.lab import open as open_lab
 from eventlab.model.events import findings
 from eventlab.model.filters import EVERYTHING, Filter, category, events, stream, tag
 from eventlab.model.models import MODELS, Model, model_of
+from eventlab.projections.consumers import CONSUMERS
+from eventlab.projections.handmade import HANDMADE
+from eventlab.projections.runner import LEASE_SECONDS
 from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.gc import GRACE_SECONDS
 from eventlab.store.maintain import alone
@@ -184,16 +188,101 @@ def _rebuild(given: argparse.Namespace, console: Console) -> int:
     models = _load_models(given, required=True)
     with _open(given) as lab:
         done = [(lab.catch_up if given.catch_up else lab.rebuild)(model.cls) for model in models]
+        if given.accept:
+            for model in models:
+                lab.accept(model.cls)
+            done = [dataclasses.replace(one, state="accepted") for one in done]
+    stopped = sum(one.parked for one in done)
     if given.json:
         _print_json({"rebuilt": [dataclasses.asdict(one) for one in done]})
-        return 0
-    table = Table("read model", "rows", "events folded", "checkpoint", "events/s", box=None, header_style="bold")
+        return 1 if stopped else 0
+    columns = ("read model", "state", "rows", "events folded", "checkpoint", "events/s", "keys that stopped")
+    table = Table(*columns, box=None, header_style="bold")
     for one in done:
         table.add_row(
-            f"state.{one.model}", f"{one.rows:,}", f"{one.events:,}", f"{one.position:,}", f"{one.events_per_second:,.0f}"
-        )
+            f"state.{one.model}", one.state, f"{one.rows:,}", f"{one.events:,}", f"{one.position:,}",
+            f"{one.events_per_second:,.0f}", f"{one.parked:,}",
+        )  # fmt: skip
     console.print(table)
+    if stopped:
+        console.print("eventlab parked says why")
+    return 1 if stopped else 0
+
+
+def _accept(given: argparse.Namespace, console: Console) -> int:
+    models = _load_models(given, required=given.fingerprint is None)
+    with _open(given) as lab:
+        if given.fingerprint is not None:
+            done = [lab.accept(given.model, given.fingerprint)]
+        else:
+            done = [lab.accept(_named(given.model, models))]
+    if given.json:
+        _print_json({"accepted": [{"name": of.name, "fingerprint": of.fingerprint, "position": of.position} for of in done]})
+    for of in () if given.json else done:
+        where = f"{of.rows:,} rows at position {of.position:,}"
+        _say(console, f"state.{of.name} stands for {of.fingerprint[:8]} from here on, {where}")
     return 0
+
+
+def _run(given: argparse.Namespace, console: Console) -> int:
+    work = _work(given)
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    with _open(given) as lab:
+        if given.once:
+            lab.run_until_idle(*work)
+        else:
+            if not given.json:
+                names = ", ".join(of.__name__ if isinstance(of, type) else of.name for of in work)
+                _say(console, f"running {names}; Ctrl-C ends it")
+            lab.run(*work, lease_seconds=given.lease)
+        return _shown(lab.status(), given, console, "nothing is kept yet")
+
+
+def _status(given: argparse.Namespace, console: Console) -> int:
+    with _open(given, read_all=True) as lab:
+        return _shown(lab.status(), given, console, "nothing is kept: eventlab rebuild --models …, or eventlab run")
+
+
+def _parked(given: argparse.Namespace, console: Console) -> int:
+    with _open(given, read_all=True) as lab:
+        found = lab.parked(given.name)
+        _shown(found, given, console, "nothing stopped")
+        return 1 if len(found) else 0
+
+
+def _shown(frame: Any, given: argparse.Namespace, console: Console, none: str) -> int:
+    if given.json or len(frame):
+        given.limit = len(frame)
+        _show_frame(frame, given, console)
+    else:
+        _say(console, none)
+    return 0
+
+
+def _work(given: argparse.Namespace) -> list[Any]:
+    """What the modules named by --models define: projections, and aggregates, and consumers."""
+    references = [part for text in given.models or () for part in text.split(",") if part] or _configured()
+    if not references:
+        _load_models(given, required=True)
+    work: list[Any] = []
+    for reference in references:
+        module = reference.partition(":")[0]
+        try:
+            importlib.import_module(module)
+        except ImportError as why:
+            raise UnknownType(f"{reference} cannot be imported: {why}", hint="package.module, found from this folder") from None
+        known: list[Any] = [*HANDMADE.values(), *CONSUMERS.values()]
+        others = [of for of in known if of.reference.partition(":")[0] == module]
+        if reference == module and others and not any(model.cls.__module__ == module for model in MODELS.all()):
+            work += others
+            continue
+        work += [model.cls for model in _import(reference)]
+        work += others if reference == module else []
+    return work
 
 
 def _table(given: argparse.Namespace, console: Console) -> int:
@@ -454,6 +543,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     with_models(one)
     one.add_argument("--catch-up", action="store_true", help="fold only the events since the checkpoint")
+    one.add_argument("--accept", action="store_true", help="let the names stand for this code, where they stood for another")
+
+    one = add(
+        "accept",
+        _accept,
+        "Let the name of a read model stand for the code that is here, or for one that is stored.",
+        "eventlab accept Flight --models eventlab.domains.flights\n  eventlab accept flight --fingerprint 3fa9",
+    )
+    one.add_argument("model", metavar="MODEL", help="its name, or package.module:Name")
+    with_models(one)
+    one.add_argument("--fingerprint", metavar="HEX", help="the one that is stored whose fingerprint begins so; see status")
+
+    one = add(
+        "run",
+        _run,
+        "Keep read models at the head of the log and tell consumers, until Ctrl-C; several processes share the work.",
+        "eventlab run --models shop.models\n  eventlab run --models shop.models --once",
+    )
+    with_models(one)
+    one.add_argument("--once", action="store_true", help="do what is to be done now, and end")
+    one.add_argument("--lease", type=float, default=LEASE_SECONDS, metavar="SECONDS", help="how long a lease lasts")
+
+    one = add("status", _status, "Read models and consumers: where each stands, how far behind, what failed.", "eventlab status")
+    one.add_argument("--tenant", help="whose; without it a store with tenants is read whole")
+
+    one = add("parked", _parked, "Keys and streams that stopped at an event that was not taken.", "eventlab parked")
+    one.add_argument("name", nargs="?", metavar="NAME", help="of this read model or consumer")
+    one.add_argument("--tenant", help="whose; without it a store with tenants is read whole")
 
     one = add("table", _table, "A model's table.", "eventlab table Aircraft --models eventlab.domains.flights --limit 5")
     one.add_argument("model", metavar="MODEL", help="its name, or package.module:Name")

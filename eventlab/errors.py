@@ -62,6 +62,14 @@ class Busy(TryAgain):
     """Another process holds the write lock for longer than the time allowed."""
 
 
+class Outrun(TryAgain):
+    """A read model or a consumer was moved on by someone else in between."""
+
+
+class Late(TryAgain):
+    """What was waited for did not happen within the time allowed."""
+
+
 # -- fix the call ------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from eventlab.determinism.variants import VARIANTS
 from eventlab.errors import Conflict, InvalidValue, ReadOnly, Unsupported
 from eventlab.integration import ingest as ingesting
 from eventlab.integration.export import Exported, export
+from eventlab.keeping import Keeper
 from eventlab.model.events import New, event_type
 from eventlab.model.filters import EVERYTHING, Filter, stream
 from eventlab.model.ids import seeded
@@ -25,8 +26,7 @@ from eventlab.model.meta import DEFAULT_TENANT, Context, context, current_contex
 from eventlab.model.models import Model
 from eventlab.model.names import check_plain
 from eventlab.model.types import moment_us
-from eventlab.projections import read_models
-from eventlab.projections.read_models import Rebuilt
+from eventlab.projections.runner import Runner
 from eventlab.store.backup import BackedUp, backup
 from eventlab.store.base import ALL, Appended, Condition, Snapshot, Store, Tenant
 from eventlab.store.compact import Compacted
@@ -34,7 +34,7 @@ from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.maintain import LARGE_INGEST, POLICY, Maintenance, Policy, maintenance_of
 from eventlab.store.memory import MemoryStore
 from eventlab.temporal.moment import Moment, Time, instant, resolve
-from eventlab.temporal.reader import Progress, Reader, quiet
+from eventlab.temporal.reader import Progress, quiet
 
 M = TypeVar("M")
 Clock = Callable[[], dt.datetime]
@@ -43,7 +43,7 @@ Clock = Callable[[], dt.datetime]
 default_progress: Progress = quiet
 
 
-class Lab(Reader):
+class Lab(Keeper):
     """A log with everything that can be done with it; made by `open` or `scratch`.
 
     Reads see the log as it is now; `at` gives the same reads at another moment. A lab can be used from several threads.
@@ -56,6 +56,7 @@ class Lab(Reader):
         self._chance = chance
         self._closed = False
         self._maintenance: Maintenance | None = None
+        self._runners: list[Runner] = []
 
     def __repr__(self) -> str:
         where = str(self.path) if self.path is not None else "in memory"
@@ -74,6 +75,8 @@ class Lab(Reader):
         # Only once: the store is counted by whoever opened it, and may be open for others.
         if not self._closed:
             self._closed = True
+            for runner in self._runners:
+                runner.stop()
             self._close_sql()
             if self._maintenance is not None:
                 self._maintenance.leave()
@@ -271,14 +274,6 @@ class Lab(Reader):
 
     # -- keeping
 
-    def rebuild(self, model: type[Any]) -> Rebuilt:
-        """Fold the whole log into a new read model beside the old one, and swap it in."""
-        return self._moved(model, read_models.rebuild)
-
-    def catch_up(self, model: type[Any]) -> Rebuilt:
-        """Bring a read model up to the head, from its checkpoint."""
-        return self._moved(model, read_models.catch_up)
-
     def seal(self) -> int:
         """Write the hot tail as Parquet segments; the number of events sealed. Readers see no difference."""
         return self._store.seal()
@@ -331,17 +326,6 @@ class Lab(Reader):
     def _keep_snapshot(self, model: Model, stream: str, tenant: str, snapshot: Snapshot) -> None:
         if not self.read_only:
             self._store.save_snapshot(tenant, stream, model.name, snapshot)
-
-    def _moved(self, model: type[Any], move: Any) -> Rebuilt:
-        of = self._model(model)
-        if self.read_only:
-            raise ReadOnly("this lab only reads", hint="rebuild where the store can be written")
-        bar = self._progress(f"rebuild {of.name}", self.head)
-        try:
-            done: Rebuilt = move(of, self._store, self._tenant, bar.advance)
-            return done
-        finally:
-            bar.close()
 
     def _pairs(self, to: str | Mapping[str, Sequence[Any]], events: Sequence[Any] | None) -> list[tuple[str, Any]]:
         if isinstance(to, str):

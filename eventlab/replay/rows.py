@@ -79,14 +79,19 @@ class RowFold:
                 try:
                     key = key_of(event, Meta(envelope, i)) if self.model.key_takes_meta else key_of(event)
                 except Exception as why:
-                    raise failed(self.model, "key", envelope, i, why) from why
+                    keys.append(self._no_key(envelope, i, why))
+                    continue
                 if key is not None and not (isinstance(key, expected) and (expected is str or len(key) == width)):
                     wanted = "a str" if expected is str else f"({', '.join(self.model.key_names)})"
-                    raise failed(self.model, "key", envelope, i, TypeError(f"it gave {key!r}, not {wanted} or None"))
+                    key = self._no_key(envelope, i, TypeError(f"it gave {key!r}, not {wanted} or None"))
                 keys.append(key)
         if self._tenanted:
             return [None if key is None else (tenant, key) for tenant, key in zip(envelope.tenant, keys, strict=True)]
         return keys
+
+    def _no_key(self, envelope: Any, at: int, why: Exception) -> Key:
+        """What to do with an event that `key` did not take."""
+        raise failed(self.model, "key", envelope, at, why) from why
 
     def _run(self, rows: Iterator[tuple[Key, Any, int | None, int, int]], envelope: Any) -> None:
         entries, initial, cls = self.entries, self.model.initial, self.model.cls

@@ -11,7 +11,6 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from eventlab.errors import EvolveFailed, InvalidValue
 from eventlab.model.models import Model
@@ -144,32 +143,14 @@ def _readable_type(tag: str) -> Any:
     return known.get(tag) or pl.Series(pa.array([], codec(tag).arrow)).dtype
 
 
-def replaced(base: pa.Table, touched: pa.Table, model: Model, tenant: Tenant) -> pa.Table:
-    """A base with the rows of the touched keys put in the place of its own."""
-    if not len(touched):
-        return base
-    keep = _absent(base, touched, key_names(model, tenant))
-    return sorted_table(model, pa.concat_tables([base.filter(keep), touched]), tenant)
-
-
-def rows_for(base: pa.Table, model: Model, tenant: Tenant, keys: Sequence[Key]) -> pa.Table:
-    """The rows of a base that belong to some keys."""
-    wanted = pa.table(
+def key_table(model: Model, tenant: Tenant, keys: Sequence[Key]) -> pa.Table:
+    """Keys of a fold as the key columns of the model's table."""
+    return pa.table(
         {
             name: _array(kind, _encoded(f"{model.cls.__name__}.key.{name}", kind, values, keys))
             for name, kind, values in _key_columns(model, list(keys), tenanted=tenant is ALL)
         }
     )
-    return base.filter(pc.invert(_absent(base, wanted, key_names(model, tenant))))
-
-
-def _absent(base: pa.Table, other: pa.Table, names: Sequence[str]) -> pa.Array:
-    """Which rows of `base` have a key that `other` does not have; None is a key like any other."""
-    left, right = pl.from_arrow(base.select(list(names))), pl.from_arrow(other.select(list(names)))
-    assert isinstance(left, pl.DataFrame) and isinstance(right, pl.DataFrame)
-    found = left.with_row_index("_at").join(right, on=list(names), how="semi", nulls_equal=True)["_at"]
-    mask = pl.Series([True]).new_from_index(0, len(left)) if len(left) else pl.Series([], dtype=pl.Boolean)
-    return mask.scatter(found, False).to_arrow() if len(found) else mask.to_arrow()
 
 
 def _key_columns(model: Model, keys: list[Key], *, tenanted: bool) -> list[tuple[str, FieldType, list[Any]]]:

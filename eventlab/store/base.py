@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -29,6 +29,10 @@ from eventlab.model.schema import Schema
 from eventlab.model.types import MAX_PAYLOAD_DEPTH as MAX_PAYLOAD_DEPTH
 from eventlab.model.types import back_of
 from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, fits, payload_array, payload_columns, python_type, stored_column
+
+if TYPE_CHECKING:
+    from eventlab.store.read_models import ReadModels
+    from eventlab.store.work import Work
 
 #: The envelope columns a fold needs when its `evolve` does not look at the metadata.
 FOLD_ENVELOPE: Final = ("position", "stream", "version", "type", "schema_version", "tenant")
@@ -259,19 +263,6 @@ class Held(Protocol):
 
 
 @dataclass(frozen=True)
-class ReadModelBase:
-    """The base of a read model: its rows at a checkpoint, and the fingerprint of the code that made them."""
-
-    name: str
-    tenant: str
-    fingerprint: str
-    position: int
-    rows: int
-    size: int
-    table: Callable[[], pa.Table]
-
-
-@dataclass(frozen=True)
 class Snapshot:
     """The state of one stream at a version, in stored form, made by code of one fingerprint. It can be deleted at any time."""
 
@@ -286,6 +277,16 @@ class Store(Protocol):
 
     read_only: bool
     store_id: str
+
+    @property
+    def read_models(self) -> ReadModels:
+        """What is kept of read models."""
+        ...
+
+    @property
+    def work(self) -> Work:
+        """Who works through the log, and how far: leases, checkpoints."""
+        ...
 
     def append(
         self,
@@ -315,8 +316,10 @@ class Store(Protocol):
     def seal(self) -> int: ...
     def snapshot(self, tenant: str, stream: str, model: str) -> Snapshot | None: ...
     def save_snapshot(self, tenant: str, stream: str, model: str, snapshot: Snapshot) -> None: ...
-    def read_models(self, tenant: str) -> dict[str, ReadModelBase]: ...
-    def save_read_model(self, name: str, tenant: str, fingerprint: str, position: int, table: pa.Table) -> ReadModelBase: ...
+    def wait(self, after: int, seconds: float) -> int:
+        """The head, as soon as it is after a position, or when so many seconds are over."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -24,7 +24,8 @@ from eventlab.store.wal import Unread, in_use, unread
 
 #: 1: position-ordered runs. 2: eras of sorted buckets, leases of readers, snapshots; ids are trimmed by position.
 #: 3: a hot event is its record, as it is digested; its id moves to the window of known ids when it is trimmed.
-FORMAT: Final = 3
+#: 4: a read model is one row for each code that made it, with all its files; leases and checkpoints of those who follow.
+FORMAT: Final = 4
 APPLICATION_ID: Final = 0x65766C62  # "evlb"
 CHECKPOINT_EVERY: Final = 256
 CHECKPOINT_BYTES: Final = 16 << 20
@@ -59,9 +60,14 @@ CREATE INDEX segment_live ON segment(state, run_first);
 CREATE TABLE import_chunk(tenant INTEGER NOT NULL, source TEXT NOT NULL, chunk INTEGER NOT NULL, rows INTEGER NOT NULL,
   first INTEGER NOT NULL, last INTEGER NOT NULL, digest BLOB NOT NULL, checksum BLOB NOT NULL DEFAULT x'',
   PRIMARY KEY(tenant, source, chunk)) STRICT, WITHOUT ROWID;
-CREATE TABLE read_model(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, position INTEGER NOT NULL,
-  path TEXT NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL, digest TEXT NOT NULL,
-  checksum BLOB NOT NULL DEFAULT x'', PRIMARY KEY(tenant, name)) STRICT, WITHOUT ROWID;
+CREATE TABLE read_model(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, state TEXT NOT NULL,
+  position INTEGER NOT NULL, rows INTEGER NOT NULL, keys TEXT NOT NULL, parts BLOB NOT NULL, parked BLOB NOT NULL,
+  checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint)) STRICT, WITHOUT ROWID;
+CREATE TABLE lease(name TEXT PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL, said TEXT NOT NULL)
+  STRICT, WITHOUT ROWID;
+CREATE TABLE checkpoint(tenant TEXT NOT NULL, name TEXT NOT NULL, part INTEGER NOT NULL, parts INTEGER NOT NULL,
+  position INTEGER NOT NULL, parked BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, part))
+  STRICT, WITHOUT ROWID;
 CREATE TABLE reader(token TEXT PRIMARY KEY, generation INTEGER NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE snapshot(tenant INTEGER NOT NULL, stream TEXT NOT NULL, model TEXT NOT NULL, fingerprint TEXT NOT NULL,
   version INTEGER NOT NULL, position INTEGER NOT NULL, state BLOB NOT NULL, checksum BLOB NOT NULL DEFAULT x'',

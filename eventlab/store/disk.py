@@ -8,19 +8,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from eventlab.errors import Conflict, Damaged, EventlabError, NoStore, ReadOnly
+from eventlab.errors import Conflict, Damaged, NoStore, ReadOnly
 from eventlab.model.schema import Schema
 from eventlab.store import compact as compacting
 from eventlab.store import gc as collecting
@@ -34,7 +32,6 @@ from eventlab.store.base import (
     ChunkState,
     Condition,
     Draft,
-    ReadModelBase,
     Row,
     Snapshot,
     checksum,
@@ -45,13 +42,15 @@ from eventlab.store.base import (
 from eventlab.store.catalog import SEE_VERIFY, Catalog, Names, forked
 from eventlab.store.compact import Compacted
 from eventlab.store.cut import DiskCut, HotStream, Layout, TypesOf
-from eventlab.store.files import LOCAL_DISK, Disk, make_folders, refuse_unsafe_disk, remove, write_durably
+from eventlab.store.files import LOCAL_DISK, Disk, make_folders, refuse_unsafe_disk
 from eventlab.store.gc import Collected, Hold
+from eventlab.store.read_models import DiskReadModels
 from eventlab.store.rules import ids_of, late_retry, recorded, refuse_met, refuse_stale
 from eventlab.store.runs import Runs
 from eventlab.store.seal import Pause, no_pause
 from eventlab.store.segment import Segment
 from eventlab.store.tail import Tail
+from eventlab.store.work import Bell, DiskWork, Work
 
 #: So many events are looked at under the write lock for what an append condition forbids.
 LOOK_UNDER_LOCK: Final = 256
@@ -70,6 +69,9 @@ class DiskStore:
         self.unread = self._catalog.unread
         self._tenants, self._categories = Names("tenant"), Names("category")
         self._runs = Runs(root, self._catalog, self._tenants, self._categories, disk)
+        self.read_models = DiskReadModels(root, self._catalog, disk)
+        self.work: Work = DiskWork(self._catalog)
+        self._bell = Bell()
         self._schemas: dict[tuple[str, int], Schema] = {}
         #: What is committed for ever: the numbers of tenants, and which of their categories use which types.
         self._numbers: dict[str, int] = {}
@@ -137,6 +139,7 @@ class DiskStore:
             types = [name for batch in since for name in batch.envelope.type]
             refuse_stale(conflict.stream, conflict.expected, conflict.actual, types)
             raise
+        self._bell.ring()
         if not uses.keys() <= self._uses:
             # Another thread may have learned of other types since.
             with self._cut_lock:
@@ -197,7 +200,9 @@ class DiskStore:
 
     def ingest(self, chunk: Chunk, *, tenant: str, now: int | None = None) -> ChunkState:
         """Write a chunk as segments and register it, all or nothing; a chunk that is there stays as it is."""
-        return placing.ingest(self._runs, self._register, chunk, tenant=tenant, now=self._now() if now is None else now)
+        done = placing.ingest(self._runs, self._register, chunk, tenant=tenant, now=self._now() if now is None else now)
+        self._bell.ring()
+        return done
 
     def chunks(self, tenant: str, source: str) -> dict[int, ChunkState]:
         """The chunks of a source that are in the log."""
@@ -218,6 +223,7 @@ class DiskStore:
 
     def collect(self, *, grace: float = collecting.GRACE_SECONDS) -> Collected:
         """Delete the files of segments that were compacted, once the grace time is over and no reader holds them."""
+        self.read_models.collect(time.time() - grace)
         return collecting.collect(self._runs, grace=grace)
 
     def hold(self, layout: Layout) -> Hold:
@@ -337,51 +343,13 @@ class DiskStore:
                 (*row, checksum(*row)),
             )
 
-    # -- read models
+    def wait(self, after: int, seconds: float) -> int:
+        """The head, as soon as it is after a position, or when so many seconds are over."""
+        return self._bell.wait(self._head, after, seconds)
 
-    def read_models(self, tenant: str) -> dict[str, ReadModelBase]:
-        """The bases of read models, by name; one whose file was deleted is none, for it can be made again."""
-        found: dict[str, ReadModelBase] = {}
-        # Twice: a file that is not there may have been swapped after its name was read.
-        for _ in range(2):
-            with self._catalog.read() as connection:
-                rows = connection.execute(
-                    "SELECT name, fingerprint, position, path, rows, bytes, digest, checksum FROM read_model WHERE tenant = ?",
-                    (tenant,),
-                ).fetchall()
-            # As with snapshots.
-            rows = [row[:7] for row in rows if checksum(tenant, *row[:7]) == row[7]]
-            for name, fingerprint, position, path, count, size, digest in rows:
-                with contextlib.suppress(FileNotFoundError):
-                    read = _reader(self.root / path, digest)
-                    found[name] = ReadModelBase(name, tenant, fingerprint, position, count, size, read)
-            if len(found) == len(rows):
-                break
-        return found
-
-    def save_read_model(self, name: str, tenant: str, fingerprint: str, position: int, table: pa.Table) -> ReadModelBase:
-        """Write a new base beside the old one, swap it in with its checkpoint in one transaction, then delete the old."""
-        path = self.root / "read_models" / f"{name}-{position:019d}-{secrets.token_hex(4)}.parquet"
-        if self.read_only:
-            raise ReadOnly(f"the store in {self.root} is open for reading only", hint="rebuild it where it can be written")
-        write_durably(path, lambda file: pq.write_table(table, file, compression="zstd", compression_level=1), self._disk)
-        digest, size = self._disk.digest(path), self._disk.size(path)
-        row = (tenant, name, fingerprint, position, str(path.relative_to(self.root)), len(table), size, digest)
-        try:
-            with self._catalog.write() as connection:
-                old = connection.execute("SELECT path FROM read_model WHERE tenant = ? AND name = ?", (tenant, name)).fetchone()
-                connection.execute("INSERT OR REPLACE INTO read_model VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
-        except BaseException:
-            # As in `Runs.abandon`: the error may come when the COMMIT is already done.
-            with contextlib.suppress(EventlabError, sqlite3.Error, OSError), self._catalog.read() as connection:
-                named = "SELECT 1 FROM read_model WHERE path = ?"
-                if connection.execute(named, (str(path.relative_to(self.root)),)).fetchone() is None:
-                    remove(path, self._disk)
-            raise
-        read = _reader(path, digest)
-        if old is not None:
-            remove(self.root / old[0], self._disk)
-        return ReadModelBase(name, tenant, fingerprint, position, len(table), size, read)
+    def _head(self) -> int:
+        with self._catalog.look() as connection:
+            return int(connection.execute("SELECT head FROM log").fetchone()[0])
 
     # -- the rest
 
@@ -454,18 +422,6 @@ def _holes(segments: Sequence[Segment], head: int) -> Iterator[tuple[int, int]]:
         at = max(at, last + 1)
     if at <= head:
         yield at, head
-
-
-def _reader(path: Path, digest: str) -> Callable[[], pa.Table]:
-    """Reads a base whose file is open from now on: a swap that deletes its name does not take it away."""
-    buffer = pa.memory_map(str(path)).read_buffer()
-
-    def read() -> pa.Table:
-        if hashlib.sha256(buffer).hexdigest() != digest:
-            raise Damaged(f"the read model {path} is not what was written", hint="delete it or rebuild: eventlab rebuild")
-        return pq.read_table(pa.BufferReader(buffer))
-
-    return read
 
 
 # -- opening ---------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from eventlab.model.types import from_us
-from eventlab.store.base import ALL
+from eventlab.store.base import ALL, unpack
 from eventlab.store.compact import due
 from eventlab.store.disk import DiskStore
 from eventlab.store.query import SqlConnection
@@ -187,9 +187,9 @@ def info(store: DiskStore, *, maintenance_error: Exception | None = None) -> Inf
         hot = int(catalog.execute("SELECT count(*) FROM event WHERE position > ?", (sealed,)).fetchone()[0])
         categories = _categories(catalog, sealed, segments)
         read_models = tuple(
-            ReadModelInfo(name, tenant or "all", rows, position, head - position, size)
-            for name, tenant, rows, position, size in catalog.execute(
-                "SELECT name, tenant, rows, position, bytes FROM read_model ORDER BY name, tenant"
+            ReadModelInfo(name, tenant or "all", rows, position, head - position, sum(size for _, _, _, size, _ in unpack(parts)))
+            for name, tenant, rows, position, parts in catalog.execute(
+                "SELECT name, tenant, rows, position, parts FROM read_model WHERE state = 'accepted' ORDER BY name, tenant"
             )
         )
         sources = dict(catalog.execute("SELECT source, sum(rows) FROM import_chunk GROUP BY source ORDER BY source").fetchall())

@@ -25,7 +25,6 @@ from eventlab.store.base import (
     ChunkState,
     Condition,
     Draft,
-    ReadModelBase,
     Row,
     Snapshot,
     SourceGroup,
@@ -34,7 +33,9 @@ from eventlab.store.base import (
     rows_to_table,
 )
 from eventlab.store.columns import ENVELOPE_NAMES, payload_columns, stored_column
+from eventlab.store.read_models import MemoryReadModels, ReadModels
 from eventlab.store.rules import ids_of, late_retry, recorded, refuse_early, refuse_met, refuse_stale, same_append
+from eventlab.store.work import Bell, MemoryWork, Work
 
 
 class MemoryStore:
@@ -50,7 +51,9 @@ class MemoryStore:
         self._versions: dict[tuple[str, str], int] = {}
         self._schemas: dict[tuple[str, int], Schema] = {}
         self._chunks: dict[tuple[str, str], dict[int, ChunkState]] = {}
-        self._read_models: dict[tuple[str, str], ReadModelBase] = {}
+        self.read_models: ReadModels = MemoryReadModels()
+        self.work: Work = MemoryWork()
+        self._bell = Bell()
 
     def append(
         self,
@@ -88,6 +91,7 @@ class MemoryStore:
                 rows.append(recorded(draft, position, version, tenant, recorded_at, first))
                 self._by_id[tenant, draft.event_id] = (position, draft.content)
             self._rows.extend(rows)
+            self._bell.ring()
             return Appended(tuple(r.position for r in rows), tuple(r.version for r in rows), ids_of(drafts))
 
     def cut(self) -> MemoryCut:
@@ -119,6 +123,7 @@ class MemoryStore:
                 at = recorded_at if imported_at is None else imported_at
                 self._rows.append(recorded(draft, position, version, tenant, at, position))
             done[chunk.number] = ChunkState(chunk.rows, first, len(self._rows), chunk.digest)
+            self._bell.ring()
             return done[chunk.number]
 
     def chunks(self, tenant: str, source: str) -> dict[int, ChunkState]:
@@ -140,15 +145,9 @@ class MemoryStore:
     def save_snapshot(self, tenant: str, stream: str, model: str, snapshot: Snapshot) -> None:
         """Nothing to keep."""
 
-    def read_models(self, tenant: str) -> dict[str, ReadModelBase]:
-        """The bases of read models, by name."""
-        return {name: base for (of, name), base in self._read_models.items() if of == tenant}
-
-    def save_read_model(self, name: str, tenant: str, fingerprint: str, position: int, table: pa.Table) -> ReadModelBase:
-        """Swap in a new base."""
-        base = ReadModelBase(name, tenant, fingerprint, position, len(table), table.nbytes, lambda: table)
-        self._read_models[tenant, name] = base
-        return base
+    def wait(self, after: int, seconds: float) -> int:
+        """The head, as soon as it is after a position, or when so many seconds are over."""
+        return self._bell.wait(lambda: len(self._rows), after, seconds, alone=True)
 
     def close(self) -> None:
         """Nothing to close in memory."""

@@ -617,7 +617,8 @@ def _of_struct(value: str, changes: Mapping[str, Change]) -> str:
 
 
 def _shown(column: str, tag: str) -> str:
-    return f"{_read(_name(column), tag)} AS {_name(column)}"
+    # A table that was not made by a fold says nothing of its columns: they are shown as they are.
+    return f"{_read(_name(column), tag)} AS {_name(column)}" if tag else _name(column)
 
 
 def _tag_of(table: pa.Table, i: int) -> str:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from eventlab.errors import Damaged, EventlabError, Refused, UnknownStream
 from eventlab.model.schema import Schema
 from eventlab.model.types import Leaf, back_of
-from eventlab.store.base import row_of_record
+from eventlab.store.base import row_of_record, unpack
 from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, stored_column
 from eventlab.store.disk import DiskStore
 from eventlab.store.files import file_digest
@@ -63,6 +63,8 @@ _TABLES: Final = {
     "import_chunk": "chunks of ingests that are in the log",
     "read_model": "bases of read models and their checkpoints",
     "snapshot": "kept states of single streams; can be deleted",
+    "lease": "who does which work now",
+    "checkpoint": "how far each consumer has read",
     "reader": "leases: readers who hold files of earlier layouts",
 }
 _T = TypeVar("_T")
@@ -425,12 +427,22 @@ def _log_row(catalog: sqlite3.Connection) -> dict[str, Any]:
 
 
 def _read_models(catalog: sqlite3.Connection, problems: list[str]) -> tuple[str, ...]:
-    query = "SELECT name, tenant, path, rows, position, bytes FROM read_model ORDER BY name, tenant"
+    query = "SELECT name, tenant, fingerprint, state, rows, position, parts FROM read_model ORDER BY name, tenant, fingerprint"
     return tuple(
         f"state.{name} of {f'tenant {tenant}' if tenant else 'all tenants'}: {count:,} rows as of position {position:,}, "
-        f"{size_text(size)}, {path}"
-        for name, tenant, path, count, position, size in _rows(catalog, "the read models", query, (), problems, texts=3)
+        f"{state}, made by {fingerprint[:8]}, {_files_text(parts)}"
+        for name, tenant, fingerprint, state, count, position, parts in _rows(
+            catalog, "the read models", query, (), problems, texts=4
+        )
     )
+
+
+def _files_text(parts: bytes) -> str:
+    try:
+        files = [(path, size) for path, _, _, size, _ in unpack(parts)]
+        return f"{size_text(sum(size for _, size in files))}, {', '.join(path for path, _ in files)}"
+    except UNREADABLE as why:
+        return f"its files cannot be told: {said(why)}"
 
 
 def _leases(catalog: sqlite3.Connection, now: float, problems: list[str]) -> tuple[str, ...]:
@@ -578,10 +590,10 @@ def _whole(catalog: sqlite3.Connection, query: str, *given: Any) -> Any:
 def _rows(
     catalog: sqlite3.Connection, what: str, query: str, given: Sequence[Any], problems: list[str], *, texts: int
 ) -> list[tuple[Any, ...]]:
-    """Rows of so many texts, and then whole numbers; others are damaged, and left out."""
+    """Rows of so many texts, then whole numbers and bytes; others are damaged, and left out."""
     read: list[tuple[Any, ...]] = []
     _attempt(problems, what, None, lambda: read.extend(catalog.execute(query, given)))
-    kinds = [all(isinstance(value, str if at < texts else int) for at, value in enumerate(row)) for row in read]
+    kinds = [all(isinstance(value, str if at < texts else (int, bytes)) for at, value in enumerate(row)) for row in read]
     problems += [f"{what}: a row of the catalog is damaged: {row!r}" for row, right in zip(read, kinds, strict=True) if not right]
     return [row for row, right in zip(read, kinds, strict=True) if right]
 

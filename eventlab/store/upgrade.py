@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eventlab.errors import Damaged, NoStore
-from eventlab.store.base import Row, checksum, content_digest, record_of, unpack
+from eventlab.store.base import Row, checksum, content_digest, pack, record_of, unpack
 from eventlab.store.catalog import APPLICATION_ID, FORMAT, identity, newer_format, unread_commits
 
 _SNAPSHOT: Final = """CREATE TABLE snapshot(tenant INTEGER NOT NULL, stream TEXT NOT NULL, model TEXT NOT NULL,
@@ -38,6 +38,17 @@ _MOVE_EVENTS: Final = """INSERT INTO event SELECT position, tenant, stream, vers
   record(position, coalesce(tenant.name, ''), stream, version, type, schema_version, event_id, recorded_at, occurred_at,
     correlation_id, causation_id, actor, tags, commit_position, payload),
   digest FROM event_2 LEFT JOIN tenant ON tenant.id = tenant ORDER BY position"""
+#: From format 4 on there is a row for each code that made a read model, with all its files.
+_READ_MODEL: Final = """CREATE TABLE read_model(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL,
+  state TEXT NOT NULL, position INTEGER NOT NULL, rows INTEGER NOT NULL, keys TEXT NOT NULL, parts BLOB NOT NULL,
+  parked BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint)) STRICT, WITHOUT ROWID"""
+_MOVE_READ_MODELS: Final = """INSERT INTO read_model SELECT tenant, name, fingerprint, 'accepted', position, rows, '[]',
+  packed(path, position, rows, bytes, digest), packed(), x'' FROM read_model_3"""
+_LEASE: Final = """CREATE TABLE lease(name TEXT PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL, said TEXT NOT NULL)
+  STRICT, WITHOUT ROWID"""
+_CHECKPOINT: Final = """CREATE TABLE checkpoint(tenant TEXT NOT NULL, name TEXT NOT NULL, part INTEGER NOT NULL,
+  parts INTEGER NOT NULL, position INTEGER NOT NULL, parked BLOB NOT NULL, checksum BLOB NOT NULL,
+  PRIMARY KEY(tenant, name, part)) STRICT, WITHOUT ROWID"""
 #: The statements that lead from each format to the next.
 STEPS: Final[dict[int, tuple[str, ...]]] = {
     1: (
@@ -57,6 +68,16 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
         _MOVE_EVENTS,
         "DELETE FROM event_key WHERE position IN (SELECT position FROM event)",
         "DROP TABLE event_2",
+    ),
+    3: (
+        "ALTER TABLE read_model RENAME TO read_model_3",
+        "DELETE FROM read_model_3 WHERE checksum != checksum(tenant, name, fingerprint, position, path, rows, bytes, digest)",
+        _READ_MODEL,
+        _MOVE_READ_MODELS,
+        "UPDATE read_model SET checksum = checksum(tenant, name, fingerprint, state, position, rows, keys, parts, parked)",
+        "DROP TABLE read_model_3",
+        _LEASE,
+        _CHECKPOINT,
     ),
 }
 
@@ -85,6 +106,7 @@ def upgrade(root: Path) -> Upgraded:
                 raise NoStore(f"{path} is not the catalog of a store", hint="name the folder of a store", path=str(root))
             catalog.execute("PRAGMA synchronous=FULL")
             catalog.create_function("checksum", -1, checksum, deterministic=True)
+            catalog.create_function("packed", -1, _packed, deterministic=True)
             catalog.create_function("content", 4, _content, deterministic=True)
             catalog.create_function("record", -1, _record, deterministic=True)
             before = found = int(catalog.execute("SELECT format FROM log").fetchone()[0])
@@ -110,6 +132,11 @@ def _record(*columns: Any) -> bytes:
     except (Damaged, RecursionError, TypeError, ValueError):
         said = (str(tags),), commit, (payload,)
     return record_of(Row._make((*others, *said)))
+
+
+def _packed(*file: Any) -> bytes:
+    """The parts of a read model that is one file, or nothing."""
+    return pack([list(file)] if file else [])
 
 
 def _content(stream: str, name: str, version: int, payload: bytes) -> bytes:

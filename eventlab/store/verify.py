@@ -12,9 +12,10 @@ left out of the rest, and the report says so.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -28,7 +29,7 @@ import pyarrow.parquet as pq
 from eventlab.errors import Damaged, EventlabError
 from eventlab.model.schema import Schema
 from eventlab.model.types import MOMENT_MIN
-from eventlab.store.base import ALL, checksum, content_digest, pack
+from eventlab.store.base import ALL, checksum, content_digest, pack, unpack
 from eventlab.store.catalog import identity
 from eventlab.store.columns import ENVELOPE_NAMES
 from eventlab.store.cut import DiskCut, HotStream, Layout
@@ -335,7 +336,7 @@ def _derived(catalog: sqlite3.Connection, head: int, report: _Report) -> None:
     """Snapshots and read models are made from the log again; those that changed are not used."""
     for table, columns in (
         ("snapshot", "tenant, stream, model, fingerprint, version, position, state"),
-        ("read_model", "tenant, name, fingerprint, position, path, rows, bytes, digest"),
+        ("read_model", "tenant, name, fingerprint, state, position, rows, keys, parts, parked"),
     ):
         names = columns.split(", ")
         for *row, said in catalog.execute(f"SELECT {columns}, checksum FROM {table}"):
@@ -447,8 +448,8 @@ def _orphans(store: DiskStore, report: _Report) -> None:
 
 def _read_models(store: DiskStore, report: _Report) -> None:
     with store.inspect() as catalog:
-        rows = catalog.execute("SELECT name, path, digest FROM read_model ORDER BY name").fetchall()
-    for name, path, digest in rows:
+        rows = catalog.execute("SELECT name, parts FROM read_model ORDER BY name, fingerprint").fetchall()
+    for name, path, digest in _files_of(rows):
         try:
             whole = file_digest(store.root / path) == digest
         except (FileNotFoundError, IsADirectoryError, TypeError, ValueError):
@@ -457,6 +458,14 @@ def _read_models(store: DiskStore, report: _Report) -> None:
         if not whole:
             report.add("read-model-changed", "warning", f"the base of state.{name} is not what was written",
                        f"delete {path}, or eventlab rebuild: it is made again from the log")  # fmt: skip
+
+
+def _files_of(rows: Sequence[tuple[str, bytes]]) -> Iterator[tuple[str, str, str]]:
+    for name, parts in rows:
+        # A row that cannot be read is a finding of `_derived`.
+        with contextlib.suppress(Damaged, TypeError, ValueError):
+            for path, _, _, _, digest in unpack(parts):
+                yield name, path, digest
 
 
 # -- every event -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
@@ -15,20 +16,22 @@ import polars as pl
 import pyarrow as pa
 
 from eventlab.commands import refuse_renamed
-from eventlab.errors import QueryRefused, SchemaConflict, UnknownType, Unsupported
+from eventlab.errors import ModelError, QueryRefused, SchemaConflict, UnknownType, Unsupported
 from eventlab.model.events import EVENTS, event_class, event_type
 from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.model.meta import current_context
 from eventlab.model.models import MODELS, Model, model_of
 from eventlab.model.names import check_plain, split_stream
 from eventlab.model.schema import Schema
-from eventlab.projections.read_models import Engine, base_of, check_engine, current_table, tenant_key
+from eventlab.projections.handmade import HANDMADE, Handmade
+from eventlab.projections.read_models import Engine, base_of, check_engine, current, tenant_key
 from eventlab.replay.lift import Explanation
 from eventlab.replay.rows import Entry, fold
 from eventlab.replay.tables import columns_of, frame_of, state_of, stored_state
-from eventlab.store.base import FOLD_ENVELOPE, Cut, ReadModelBase, Snapshot, Store, Tenant
+from eventlab.store.base import FOLD_ENVELOPE, Cut, Snapshot, Store, Tenant
 from eventlab.store.columns import ENVELOPE_NAMES
 from eventlab.store.query import SqlConnection
+from eventlab.store.read_models import ReadModelBase
 from eventlab.temporal.compare import LIMIT, Comparison, compare, pair
 from eventlab.temporal.events import Events
 from eventlab.temporal.explaining import explained
@@ -158,8 +161,14 @@ class Reader:
         one DuckDB query (`NotLiftable` names the line that does not lift); "auto", the default, the fastest that is exact
         here, from the read model's base if there is one. All give the same values, or are not used.
         """
-        of = self._model(model)
         check_engine(engine)
+        if isinstance(model, Handmade):
+            if engine != "auto":
+                raise Unsupported(f"{model.name} is written by hand, so no engine folds it", hint="lab.table without engine=")
+            found = pl.from_arrow(self._handmade(model, *self._at()))
+            assert isinstance(found, pl.DataFrame)
+            return found
+        of = self._model(model)
         table = self._table(of, *self._at(), engine)
         return frame_of(table, columns_of(of, self._tenant))
 
@@ -298,12 +307,28 @@ class Reader:
         start = base.position if base is not None else 0
         bar = self._progress(f"fold {model.name}", until - start)
         try:
-            table = current_table(model, cut, self._tenant, until, base, bar.advance, engine)
+            found = current(model, cut, self._tenant, until, base, bar.advance, engine)
+            table = found.table()
         finally:
             bar.close()
         if use_base:
-            self._tables.keep(model, self._tenant, until, table)
+            self._tables.keep(found)
         return table
+
+    def _handmade(self, of: Handmade, cut: Cut, until: int) -> pa.Table:
+        """The rows of a projection written by hand: those that are stored, if they are of this moment, or computed."""
+        tenant = tenant_key(self._tenant)
+        for base in self._store.read_models.of(tenant, of.name):
+            if base.fingerprint == of.fingerprint and base.position == until:
+                return base.table()
+        asked = _ASKED.get()
+        if of.name in asked:
+            raise ModelError(f"the projection {of.name!r} asks for itself", hint=" → ".join((*asked, of.name)))
+        token = _ASKED.set((*asked, of.name))
+        try:
+            return of.table(_Moment(self, cut, until, self._tenant))
+        finally:
+            _ASKED.reset(token)
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[SqlConnection]:
@@ -339,8 +364,10 @@ class Reader:
         if named:
             of = self._model(named[0].cls)
             return of.fingerprint, lambda: self._table(of, cut, until)
+        if (made := HANDMADE.get(name)) is not None:
+            return made.fingerprint, lambda: self._handmade(made, cut, until)
         # No class here: the base as it was last built, with its checkpoint in `_position`.
-        base = self._store.read_models(tenant_key(self._tenant)).get(name)
+        base = self._store.read_models.accepted(tenant_key(self._tenant)).get(name)
         return (f"{base.fingerprint}@{base.position}", base.table) if base is not None and base.position <= until else None
 
     def _one_tenant(self, verb: str) -> str:
@@ -382,13 +409,36 @@ class Tables:
             bases.append(stored)
         return max((base for base in bases if base.position <= until), key=lambda base: base.position, default=None)
 
-    def keep(self, model: Model, tenant: Tenant, position: int, table: pa.Table) -> None:
+    def keep(self, base: ReadModelBase) -> None:
         """Remember a table that was folded just now."""
-        base = ReadModelBase(model.name, tenant_key(tenant), model.fingerprint, position, len(table), table.nbytes, lambda: table)
         place = (base.tenant, base.name, base.fingerprint, base.position)
         with self._lock:
             others = [b for b in self._kept if (b.tenant, b.name, b.fingerprint, b.position) != place]
             self._kept = [*others[-self.KEEP + 1 :], base]
+
+
+#: The projections that are being computed here, by name: one that asks for itself is refused.
+_ASKED: ContextVar[tuple[str, ...]] = ContextVar("asked", default=())
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What a projection written by hand is given to read."""
+
+    reader: Reader
+    cut: Cut
+    until: int
+    tenant: Tenant
+
+    def query(self, text: str) -> pa.Table:
+        connection = SqlConnection(self.cut, self.until, self.tenant, self.reader._state_table)
+        try:
+            return connection.frame(text, None, {}).to_arrow(compat_level=pl.CompatLevel.oldest())
+        finally:
+            connection.close()
+
+    def events(self, filter: Filter) -> pl.LazyFrame:
+        return Events(self.cut, self.tenant, self.reader._class_of, filter, (0, self.until), None).lazy()
 
 
 def _refuse_unknown(filter: Filter, cut: Cut) -> None:

@@ -26,12 +26,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eventlab.errors import Conflict, DuplicateEvent, EventlabError, IngestRefused, InvalidName, SchemaConflict
+from eventlab.errors import Conflict, DuplicateEvent, EventlabError, IngestRefused, InvalidName, Outrun, SchemaConflict
 from eventlab.model.filters import EVERYTHING, Clause, Filter
 from eventlab.model.schema import Schema
 from eventlab.model.types import MOMENT_MIN
 from eventlab.store.base import ALL, Appended, Chunk, Condition, Cut, Draft, Row, Store, Tenant, pack
 from eventlab.store.columns import ENVELOPE, payload_array
+from eventlab.store.read_models import Parked
+from eventlab.store.work import Checkpoint
 from eventlab.testing.strategies import EDGES
 
 COUNTED: Final = Schema("Counted", 1, ("n:i64",))
@@ -527,7 +529,7 @@ class StoreContract:
             of_b = {key: types for key, types in cut.types_of.items() if key[0] == "b"}
             return (
                 rows(cut, tenant="b"), rows(cut, vip, tenant="b"), stream_rows(cut, "order-1", tenant="b"), of_b,
-                store.version("b", "order-1"), store.chunks("b", "files"), sorted(store.read_models("b")),
+                store.version("b", "order-1"), store.chunks("b", "files"), sorted(store.read_models.accepted("b")),
             )  # fmt: skip
 
         before = seen()
@@ -535,7 +537,7 @@ class StoreContract:
         assert seen() == before
         store.ingest(chunk([draft("order-1", 9), draft("item-1", 9)]), tenant="a", now=30)
         assert seen() == before
-        store.save_read_model("order", "a", "f", 5, pa.table({"_id": ["1"]}))
+        store.read_models.save("order", "a", "f", 5, pa.table({"_id": ["1"]}))
         store.seal()
         assert seen() == before
         refused(Conflict, store, lambda: append(store, draft("order-1", 1), tenant="a", expected={"order-1": 3}))
@@ -627,23 +629,118 @@ class StoreContract:
 
     def test_the_base_of_a_read_model_is_kept_until_it_is_swapped(self, store: Store) -> None:
         one, two = pa.table({"_id": ["1"], "n": [1]}), pa.table({"_id": ["1", "2"], "n": [3, 4]})
-        assert store.read_models("a") == {}
-        made = store.save_read_model("order", "a", "print1", 5, one)
+        assert store.read_models.accepted("a") == {}
+        made = store.read_models.save("order", "a", "print1", 5, one)
         assert (made.name, made.tenant, made.fingerprint, made.position, made.rows) == ("order", "a", "print1", 5, 1)
-        old = store.read_models("a")["order"]
-        store.save_read_model("order", "a", "print2", 6, two)
-        new = store.read_models("a")["order"]
-        assert (new.fingerprint, new.position, new.rows, new.table()) == ("print2", 6, 2, two)
+        old = store.read_models.accepted("a")["order"]
+        store.read_models.save("order", "a", "print1", 6, two)
+        new = store.read_models.accepted("a")["order"]
+        assert (new.fingerprint, new.position, new.rows, new.table()) == ("print1", 6, 2, two)
         assert old.table() == made.table() == one, "a base that was taken can be read to the end"
+
+    def test_a_base_moves_on_by_the_rows_that_changed(self, store: Store) -> None:
+        models = store.read_models
+        meant = {f"k{i:03d}": i for i in range(0, 200, 2)}
+        base = models.save("order", "a", "print", 1, _numbers(meant))
+        for step in range(1, 40):
+            changed = {f"k{(step * 7 + j) % 200:03d}": step * 1000 + j for j in range(1 + step % 5)}
+            meant |= changed
+            base = models.save("order", "a", "print", 1 + step, _numbers(changed), onto=base)
+            assert (base.position, base.rows) == (1 + step, len(meant))
+            stored = models.accepted("a")["order"]
+            assert stored.table() == _numbers(meant)
+            wanted = pa.table({"_id": ["k001", "k007", "k198", "nobody"]})
+            found = stored.rows_of(wanted).to_pylist()
+            assert {row["_id"]: row["n"] for row in found} == {k: meant[k] for k in ("k001", "k007", "k198") if k in meant}
+        moved = models.save("order", "a", "print", 99, _numbers({}), onto=base)
+        assert (moved.position, moved.table()) == (99, _numbers(meant)), "a checkpoint can move where no row changed"
+
+    def test_a_base_that_moved_meanwhile_is_not_moved_from_where_it_was(self, store: Store) -> None:
+        models = store.read_models
+        first = models.save("order", "a", "print", 1, _numbers({"x": 1}))
+        second = models.save("order", "a", "print", 5, _numbers({"x": 5}), onto=first)
+        refused(Outrun, store, lambda: models.save("order", "a", "print", 6, _numbers({"y": 1}), onto=first))
+        refused(Outrun, store, lambda: models.save("order", "a", "print", 4, _numbers({"y": 1})))
+        assert models.accepted("a")["order"].table() == second.table() == _numbers({"x": 5})
+
+    def test_a_name_stands_for_the_code_that_was_accepted(self, store: Store) -> None:
+        models = store.read_models
+        models.save("order", "a", "one", 1, _numbers({"x": 1}))
+        beside = models.save("order", "a", "two", 2, _numbers({"x": 2}))
+        assert (beside.state, models.accepted("a")["order"].fingerprint) == ("candidate", "one")
+        models.accept("order", "a", "two")
+        assert {b.fingerprint: b.state for b in models.of("a", "order")} == {"one": "previous", "two": "accepted"}
+        models.save("order", "a", "three", 3, _numbers({"x": 3}))
+        models.accept("order", "a", "three")
+        assert {b.fingerprint: b.state for b in models.of("a")} == {"two": "previous", "three": "accepted"}
+        models.accept("order", "a", "two")
+        assert models.accepted("a")["order"].table() == _numbers({"x": 2}), "the one before can be brought back"
+        refused(Outrun, store, lambda: models.accept("order", "a", "never"))
+        models.drop("order", "a", "three")
+        assert [b.fingerprint for b in models.of("a", "order")] == ["two"]
+
+    def test_what_was_parked_moves_with_the_rows(self, store: Store) -> None:
+        models = store.read_models
+        parked = (Parked(("x", 7), 3, "order-1", 2, "Paid", "ValueError: no", 4), Parked(None, 5, "order-2", 1, "Paid", "no key"))
+        base = models.save("order", "a", "one", 9, _numbers({"x": 1}), parked=parked)
+        assert models.of("a", "order")[0].parked == base.parked == parked
+        assert models.save("order", "a", "one", 10, _numbers({}), onto=base).parked == ()
+
+    # -- work
+
+    def test_a_lease_is_held_by_one_until_it_is_over(self, store: Store) -> None:
+        work = store.work
+        assert work.take(["x", "y"], "me", 30, {"x": "busy"}) == {"x", "y"}
+        assert work.take(["y", "z"], "you", 30) == {"z"}
+        assert [(of.name, of.owner, of.held, of.said) for of in work.leases()] == [
+            ("x", "me", True, "busy"), ("y", "me", True, ""), ("z", "you", True, ""),
+        ]  # fmt: skip
+        work.leave(["x", "z"], "me")
+        assert [of.name for of in work.leases()] == ["y", "z"], "nobody gives back what another holds"
+        assert work.take(["y"], "me", -1) == {"y"}, "one's own is renewed, or let go of"
+        assert work.take(["y"], "you", 30) == {"y"}
+
+    def test_a_checkpoint_moves_forward_and_only_for_whoever_holds_the_lease(self, store: Store) -> None:
+        work = store.work
+        assert work.checkpoints("a", "mail") == []
+        begun = work.checkpoints("a", "mail", 2, 5)
+        assert [(of.part, of.parts, of.position) for of in begun] == [(0, 2, 5), (1, 2, 5)]
+        assert work.checkpoints("a", "mail", 9, 0) == begun, "it is begun once"
+        leases = {0: "mail/0", 1: "mail/1"}
+        work.take(["mail/0"], "me", 30)
+        parked = (Parked(("order-1",), 7, "order-1", 2, "Paid", "ValueError: no", 4),)
+        moved = [Checkpoint(0, 2, 8, parked), Checkpoint(1, 2, 8)]
+        assert work.advance("a", "mail", moved, leases, "me") == {0}
+        assert work.advance("a", "mail", moved, leases, "you") == set()
+        assert [(of.position, of.parked) for of in work.checkpoints("a", "mail")] == [(8, parked), (5, ())]
+        assert work.checkpoints("b", "mail") == []
+        work.forget("a", "mail")
+        assert work.checkpoints("a", "mail") == []
+
+    def test_whoever_waits_is_told_of_the_next_event(self, store: Store) -> None:
+        assert store.wait(0, 0) == 0
+        append(store, draft("order-1", 1))
+        assert store.wait(0, 30) == 1
+        assert store.wait(1, 0.02) == 1
+        heard: list[int] = []
+        waiting = threading.Thread(target=lambda: heard.append(store.wait(1, 0.5)))
+        waiting.start()
+        waiting.join()
+        assert heard == [1], "and not of one that was there before"
 
     def test_each_tenant_and_name_has_a_base_of_its_own(self, store: Store) -> None:
         for tenant, name in itertools.product(("a", "b", ""), ("order", "item")):
-            store.save_read_model(name, tenant, "f", 1, pa.table({"said": [f"{tenant}/{name}"]}))
+            store.read_models.save(name, tenant, "f", 1, pa.table({"said": [f"{tenant}/{name}"]}))
         for tenant in ("a", "b", ""):
-            found = store.read_models(tenant)
+            found = store.read_models.accepted(tenant)
             assert {n: base.table()["said"][0].as_py() for n, base in found.items()} == {
                 n: f"{tenant}/{n}" for n in ("order", "item")
             }
+
+
+def _numbers(of: dict[str, int]) -> pa.Table:
+    """Rows by key."""
+    return pa.table({"_id": pa.array(sorted(of), pa.string()), "n": pa.array([of[k] for k in sorted(of)], pa.int64())})
 
 
 def _mixed(store: Store) -> None:

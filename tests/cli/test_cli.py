@@ -26,8 +26,8 @@ import eventlab as el
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 COMMANDS = (
-    "demo", "info", "show", "events", "rebuild", "table", "explain", "sql", "check", "verify", "seal", "compact", "gc", "backup",
-    "restore", "upgrade", "lab",
+    "demo", "info", "show", "events", "rebuild", "accept", "run", "status", "parked", "table", "explain", "sql", "check",
+    "verify", "seal", "compact", "gc", "backup", "restore", "upgrade", "lab",
 )  # fmt: skip
 #: Runs command lines as they come, one after the other: each one's exit code, output and errors as a line of JSON.
 WORKER = """
@@ -267,6 +267,22 @@ def test_rebuild_makes_read_models_that_sql_finds_without_the_code(run: Shell) -
     assert answer(run("sql", "--json", "select count(*) as n from state.order"))["rows"] == [{"n": 3}]
 
 
+def test_run_status_parked_and_accept_from_a_shell(run: Shell) -> None:
+    ran, status, parked, text, accepted = run.many(
+        ("run", "--models", "shop", "--once", "--json"), ("status", "--json"), ("parked", "--json"), ("parked",),
+        ("accept", "Order", "--models", "shop", "--json"),
+    )  # fmt: skip
+    assert [done.returncode for done in (ran, status, parked, text, accepted)] == [0] * 5
+    (row,) = answer(status)["rows"]
+    assert (row["name"], row["state"], row["lag"], row["rows"], row["parked"]) == ("order", "accepted", 0, 3, 0)
+    assert answer(parked)["rows"] == []
+    assert "nothing stopped" in text.stdout
+    print_ = answer(accepted)["accepted"][0]["fingerprint"]
+    assert print_ == row["fingerprint"]
+    again = run("accept", "order", "--fingerprint", print_[:6])
+    assert f"state.order stands for {print_[:8]} from here on" in again.stdout
+
+
 def test_models_can_be_named_in_pyproject(run: Shell, store: Path, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.eventlab]\nmodels = ["shop"]\n')
     (tmp_path / "shop.py").write_text((HERE / "shop.py").read_text())
@@ -463,6 +479,9 @@ MISTAKES: dict[tuple[str, ...], tuple[int, str]] = {
     ("table", "Nothing", "--models", "shop"): (3, "no model is called 'Nothing'"),
     ("table", "Order", "--models", "no.such.module"): (3, "no.such.module cannot be imported"),
     ("rebuild",): (3, "no models are named"),
+    ("run",): (3, "no models are named"),
+    ("run", "--models", "no.such.module"): (3, "cannot be imported"),
+    ("accept", "order", "--fingerprint", "zz"): (3, "begin with the fingerprint"),
     ("sql", "insert into events.log values (1)"): (3, "only reads"),
     ("sql", "selekt 1"): (3, "does not parse"),
     ("sql", "select * from events.nothing"): (3, "nothing"),

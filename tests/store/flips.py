@@ -112,7 +112,7 @@ def make(folder: Path) -> None:
         for stream in ("order-1", "item-2"):
             version = store.version(tenant, stream)
             store.save_snapshot(tenant, stream, "order", Snapshot("print", version, store.cut().head, (tenant, version)))
-        store.save_read_model("order", tenant, "print", store.cut().head, pa.table({"_id": ["1"], "of": [tenant]}))
+        store.read_models.save("order", tenant, "print", store.cut().head, pa.table({"_id": ["1"], "of": [tenant]}))
     store.close()
     (folder / "closed.appends").write_bytes(pickle.dumps(appends))
     # As after a kill: some of the write-ahead log has been moved into the database, and some has not.
@@ -138,7 +138,7 @@ def reads(store: DiskStore) -> list[Any]:
         found.append([row.position for row in rows(cut, tenant=tenant)])
         found += [(store.version(tenant, stream), stream_rows(cut, stream, tenant=tenant)) for stream in streams]
         found += [store.snapshot(tenant, stream, "order") for stream in ("order-1", "item-2")]
-        found.append({name: (base.position, base.table()) for name, base in store.read_models(tenant).items()})
+        found.append({name: (base.position, base.table()) for name, base in store.read_models.accepted(tenant).items()})
         found += [store.chunks(tenant, source) for source in ("files", "more")]
     return found
 

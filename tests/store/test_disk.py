@@ -312,7 +312,7 @@ def test_a_read_only_store_sees_what_others_write(tmp_path: Path) -> None:
             assert store.cut().head == head
         acks(writer("seal", path, "seal", 1))
         assert len(rows(store.cut())) == 6
-        for refuse in (store.seal, lambda: store.save_read_model("order", "a", "f", 1, pa.table({"n": [1]}))):
+        for refuse in (store.seal, lambda: store.read_models.save("order", "a", "f", 1, pa.table({"n": [1]}))):
             with pytest.raises(ReadOnly):
                 refuse()
     assert not (path / "read_models").exists()
@@ -343,14 +343,14 @@ def test_a_folder_that_cannot_be_written_opens_for_reading(tmp_path: Path, seale
     path = tmp_path / "log"
     with opened(path) as store:
         append(store, draft("order-1", 1), draft("item-1", 2))
-        store.save_read_model("order", "a", "f", 1, pa.table({"n": [1]}))
+        store.read_models.save("order", "a", "f", 1, pa.table({"n": [1]}))
         if sealed:
             store.seal()
         before = rows(store.cut())
     with unwritable(path), opened(path) as store:
         assert store.read_only
         assert rows(store.cut()) == before
-        assert store.read_models("a")["order"].table()["n"].to_pylist() == [1]
+        assert store.read_models.accepted("a")["order"].table()["n"].to_pylist() == [1]
         with pytest.raises(ReadOnly):
             append(store, draft("order-1", 1))
     with opened(path) as store:
@@ -642,26 +642,26 @@ def test_read_models_can_be_deleted_at_any_moment(tmp_path: Path) -> None:
     path = tmp_path / "log"
     table = pa.table({"_id": ["1"]})
     with opened(path) as store:
-        store.save_read_model("order", "a", "f", 1, table)
-        store.save_read_model("item", "a", "f", 1, table)
-        base = store.read_models("a")["order"]
+        store.read_models.save("order", "a", "f", 1, table)
+        store.read_models.save("item", "a", "f", 1, table)
+        base = store.read_models.accepted("a")["order"]
         base_file = next(p for p in (path / "read_models").iterdir() if p.name.startswith("order"))
         base_file.unlink()
-        assert sorted(store.read_models("a")) == ["item"]
+        assert sorted(store.read_models.accepted("a")) == ["item"]
         assert base.table() == table
         shutil.rmtree(path / "read_models")
-        assert store.read_models("a") == {}
-        store.save_read_model("order", "a", "f", 2, table)
-        assert store.read_models("a")["order"].position == 2
+        assert store.read_models.accepted("a") == {}
+        store.read_models.save("order", "a", "f", 2, table)
+        assert store.read_models.accepted("a")["order"].position == 2
 
 
 def test_a_damaged_read_model_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with opened(path) as store:
-        store.save_read_model("order", "a", "f", 1, pa.table({"_id": ["1"]}))
+        store.read_models.save("order", "a", "f", 1, pa.table({"_id": ["1"]}))
         file = next((path / "read_models").iterdir())
         raw = bytearray(file.read_bytes())
         raw[30] ^= 1
         file.write_bytes(bytes(raw))
-        with pytest.raises(Damaged, match="rebuild"):
-            store.read_models("a")["order"].table()
+    with opened(path) as store, pytest.raises(Damaged, match="rebuild"):
+        store.read_models.accepted("a")["order"].table()

@@ -125,7 +125,7 @@ OPERATIONS: dict[str, Callable[[DiskStore], object]] = {
     "compact": lambda store: store.compact(all=True),
     "collect": lambda store: (store.compact(all=True), store.collect(grace=0)),
     "ingest": lambda store: store.ingest(chunk([draft(f"item-{i}", i) for i in range(20)]), tenant="a"),
-    "read model": lambda store: store.save_read_model("order", "a", "f", 1, pa.table({"n": [1]})),
+    "read model": lambda store: store.read_models.save("order", "a", "f", 1, pa.table({"n": [1]})),
 }
 
 

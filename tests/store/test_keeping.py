@@ -20,7 +20,7 @@ from store.damage import catalog_of
 
 from eventlab.errors import Damaged, NewerFormat, NoStore, OlderFormat
 from eventlab.store.backup import backup, restore
-from eventlab.store.base import ALL, Appended, pack, row_of_record
+from eventlab.store.base import ALL, Appended, checksum, pack, row_of_record, unpack
 from eventlab.store.catalog import FORMAT, identity
 from eventlab.store.compact import BUCKET_ROWS, BUCKET_STREAMS, FILE_ROWS, buckets_for, due
 from eventlab.store.disk import DiskStore, open_store
@@ -324,6 +324,18 @@ def downgraded(path: Path, to: int = 1) -> None:
         "causation_id, actor, tags, commit_position, payload, digest"
     )
     with catalog_of(path) as catalog:
+        catalog.create_function("unpacked", 2, lambda parts, i: unpack(parts)[0][i])
+        catalog.create_function("checksum", -1, checksum)
+        values = "tenant, name, fingerprint, position, unpacked(parts, 0), rows, unpacked(parts, 3), unpacked(parts, 4)"
+        catalog.execute(
+            "CREATE TABLE old(tenant, name, fingerprint, position, path, rows, bytes, digest, checksum, "
+            "PRIMARY KEY(tenant, name))"
+        )
+        catalog.execute(f"INSERT INTO old SELECT {values}, checksum({values}) FROM read_model WHERE state = 'accepted'")
+        catalog.execute("DROP TABLE read_model")
+        catalog.execute("ALTER TABLE old RENAME TO read_model")
+        for table in ("lease", "checkpoint"):
+            catalog.execute(f"DROP TABLE {table}")
         hot = catalog.execute("SELECT tenant, event_id, position, version, content, record, digest FROM event").fetchall()
         catalog.execute("DROP TABLE event")
         columns = fields.replace("position", "position INTEGER PRIMARY KEY", 1)

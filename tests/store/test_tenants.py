@@ -37,7 +37,7 @@ def fingerprint(store: DiskStore, tenant: str) -> dict[str, Any]:
         "streams": {name: (store.version(tenant, name), stream_rows(cut, name, tenant=tenant)) for name in STREAMS},
         "ingested": store.chunks(tenant, "files"),
         "snapshots": {name: store.snapshot(tenant, name, "Model") for name in STREAMS},
-        "read models": {n: (b.fingerprint, b.position, b.table().to_pylist()) for n, b in store.read_models(tenant).items()},
+        "read models": [(b.name, b.fingerprint, b.position, b.table().to_pylist()) for b in store.read_models.of(tenant)],
     }
 
 
@@ -64,7 +64,7 @@ def kept_a_snapshot(store: DiskStore, tenant: str, n: int) -> None:
 
 
 def kept_a_read_model(store: DiskStore, tenant: str, n: int) -> None:
-    store.save_read_model("model", tenant, f"code {n}", n, pa.table({"n": [n]}))
+    store.read_models.save("model", tenant, f"code {n}", n, pa.table({"n": [n]}))
 
 
 DONE: dict[str, Callable[[DiskStore, str, int], Any]] = {

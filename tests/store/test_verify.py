@@ -234,7 +234,7 @@ def test_a_changed_read_model_is_a_warning_for_it_can_be_made_again(tmp_path: Pa
 
     store = open_store(tmp_path / "log", now=now)
     append(store, draft("order-1", 1))
-    store.save_read_model("order", "a", "f", 1, pa.table({"_id": ["1"]}))
+    store.read_models.save("order", "a", "f", 1, pa.table({"_id": ["1"]}))
     assert verify(store).findings == ()
     (base,) = (store.root / "read_models").iterdir()
     base.write_bytes(base.read_bytes()[:-1] + b"!")

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol
 
 import duckdb
 import numpy as np
@@ -25,12 +25,11 @@ import pyarrow.compute as pc
 
 from eventlab.model.models import Model
 from eventlab.replay.lift.lifted import Query, connect
-from eventlab.replay.lift.scan import Scan
+from eventlab.replay.lift.scan import Part, Scan
 from eventlab.replay.tables import key_names, sorted_table
 from eventlab.store.base import ALL, Tenant
 from eventlab.store.segment import buckets_of
 
-Found = TypeVar("Found")
 #: So many bytes of rows from files in position order are kept in memory; more are put in files.
 REST_BYTES: Final = 128 << 20
 _REST: Final = "rest_of_part"
@@ -41,27 +40,42 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class Finished(Protocol):
+    """Parts that were finished before, when the same fold was begun and did not end."""
+
+    def get(self, part: Part) -> pa.Table | None:
+        """The rows of a part; None where it is not finished."""
+        ...
+
+    def put(self, part: Part, table: pa.Table) -> None:
+        """One more is finished."""
+        ...
+
+
 def in_parts(
     scan: Scan,
     connection: duckdb.DuckDBPyConnection,
     write: Callable[[Scan, bool], Query],
-    take: Callable[[pa.Table, Query], Found],
-) -> tuple[list[Found], str]:
+    take: Callable[[pa.Table, Query, Part | None], pa.Table],
+    finished: Finished | None = None,
+) -> tuple[list[pa.Table], str]:
     """What `take` makes of the answer to each part's query, and the text of the first.
 
-    `connection` has the hot tail registered; it answers by itself where there is one part only.
+    `connection` has the hot tail registered; it answers by itself where there is one part only. Parts that are `finished`
+    are not asked for.
     """
     if not scan.parts:
         query = write(scan, False)
-        return [take(connection.sql(query.sql).to_arrow_table(), query)], query.sql
+        return [take(connection.sql(query.sql).to_arrow_table(), query, None)], query.sql
+    before = {part: table for part in scan.parts if finished is not None and (table := finished.get(part)) is not None}
     with contextlib.ExitStack() as stack:
         rests = _split(scan, connection, stack)
-        work: list[tuple[Query, pa.Table | None]] = []
+        work: list[tuple[Query, pa.Table | None, Part]] = []
         for part, rest in zip(scan.parts, rests, strict=True):
-            if rest is not None or part.files:
-                work.append((write(scan.of_part(part, "" if rest is None else _REST), True), rest))
+            if (rest is not None or part.files) and part not in before:
+                work.append((write(scan.of_part(part, "" if rest is None else _REST), True), rest, part))
         if not work:
-            return [], ""
+            return list(before.values()), ""
         workers = min(cores(), len(work))
         idle: queue.SimpleQueue[duckdb.DuckDBPyConnection] = queue.SimpleQueue()
         for number in range(workers):
@@ -69,9 +83,9 @@ def in_parts(
             stack.callback(own.close)
             idle.put(own)
         pool = stack.enter_context(ThreadPoolExecutor(workers, "eventlab-lift"))
-        tasks = [pool.submit(_answer, idle, query, rest, take) for query, rest in work]
+        tasks = [pool.submit(_answer, idle, query, rest, part, take) for query, rest, part in work]
         try:
-            found = [task.result() for task in tasks]
+            found = [*before.values(), *(task.result() for task in tasks)]
         except BaseException:
             for task in tasks:
                 task.cancel()
@@ -80,14 +94,14 @@ def in_parts(
 
 
 def _answer(
-    idle: queue.SimpleQueue[duckdb.DuckDBPyConnection], query: Query, rest: pa.Table | None,
-    take: Callable[[pa.Table, Query], Found],
-) -> Found:  # fmt: skip
+    idle: queue.SimpleQueue[duckdb.DuckDBPyConnection], query: Query, rest: pa.Table | None, part: Part,
+    take: Callable[[pa.Table, Query, Part | None], pa.Table],
+) -> pa.Table:  # fmt: skip
     connection = idle.get()
     try:
         if rest is not None:
             connection.register(_REST, rest)
-        return take(connection.sql(query.sql).to_arrow_table(), query)
+        return take(connection.sql(query.sql).to_arrow_table(), query, part)
     finally:
         if rest is not None:
             connection.unregister(_REST)

@@ -2,70 +2,86 @@
 
 from __future__ import annotations
 
+import contextlib
 import decimal
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab.errors import NotLiftable, SchemaConflict
+from eventlab.errors import EvolveFailed, NotLiftable, SchemaConflict
 from eventlab.model.filters import Clause, Filter
 from eventlab.model.models import Model
 from eventlab.replay.lift.columns import Abandoned, dressed, field_array, meta_columns, payload, reader, table_from
 from eventlab.replay.lift.lifted import Lifting, Query, connect, table_of_query
 from eventlab.replay.lift.loop import Loop
 from eventlab.replay.lift.partial import Halves
-from eventlab.replay.lift.parts import in_parts, together, versions_together
+from eventlab.replay.lift.parts import Finished, in_parts, together, versions_together
 from eventlab.replay.lift.plan import Plan, plan_of
-from eventlab.replay.lift.scan import Scan, refuse_broken, scan_of
+from eventlab.replay.lift.scan import Part, Scan, refuse_broken, scan_of
 from eventlab.replay.lift.source import Refused
 from eventlab.replay.lift.sql import NotHere
 from eventlab.replay.lift.types import closed_in
-from eventlab.replay.rows import Entry, Key, RowFold, batches_of, events_of, fold
-from eventlab.replay.tables import entries_of, key_names, rows_for, sorted_table, table_of
+from eventlab.replay.parking import Parking, parked_table
+from eventlab.replay.rows import Entry, Key, Lookup, RowFold, batches_of, events_of
+from eventlab.replay.tables import entries_of, key_names, key_table, sorted_table, table_of
 from eventlab.store.base import ALL, FOLD_ENVELOPE, Batch, Cut, Tenant, collector_off
 from eventlab.store.columns import ENVELOPE_NAMES, codec
 
 Engine = Literal["auto", "rows", "loop", "lifted"]
+#: Finds the rows of some keys in a base.
+Find = Callable[[pa.Table], pa.Table]
 _CHUNK: Final = 65_536
 #: Below so many events the loop is done before a query has begun.
 _SMALL: Final = 10_000
 
 
 def fold_table(
-    model: Model, cut: Cut, tenant: Tenant, until: int, *, engine: str = "auto", after: int = 0, base: pa.Table | None = None
+    model: Model,
+    cut: Cut,
+    tenant: Tenant,
+    until: int,
+    *,
+    engine: str = "auto",
+    after: int = 0,
+    base: Find | None = None,
+    parking: Parking | None = None,
+    finished: Finished | None = None,
 ) -> pa.Table:
     """The model's table at `until`, by the engine asked for: equal to what the row fold gives, or raising what it raises.
 
-    With `base`, a table of the same model at position `after`, the keys that events after it touch are folded on from there,
-    and only their rows are given.
+    With `base`, which finds the rows of keys in a table of the same model at position `after`, the keys that events after it
+    touch are folded on from there, and only their rows are given. With `parking`, a key whose event is not taken stops there
+    and is noted, instead of raising. `finished` has parts of the same fold that were done before, and is given those of this.
     """
     until = min(until, cut.head)
+    whole = _Whole(model, cut, tenant, until, after, base, parking, finished)
     if engine == "rows":
-        return _rows(model, cut, tenant, until, after, base)
+        return whole.rows()
     plan = _plan(model, cut)
     if plan is None:
-        return _rows(model, cut, tenant, until, after, base)
+        return whole.rows()
     if engine == "lifted":
         _refuse_not_liftable(plan)
     try:
         small = until < _SMALL and plan.loop is not None
         if (engine == "lifted" or (engine == "auto" and not small)) and base is None and after == 0:
-            found = _lifted(plan, cut, tenant, until)
+            found = _lifted(plan, whole)
             if found is not None:
                 return found
             if engine == "lifted" and plan.last_why is not None:
                 _not_liftable(plan, plan.model.cls.__name__, plan.last_why)
-            found = _halved(plan, cut, tenant, until)
+            found = _halved(plan, whole)
             if found is not None:
                 return found
         if plan.loop is not None and _decimals_are_usual():
-            return _looped(plan, plan.loop, cut, tenant, until, after, base)
+            return _looped(plan, plan.loop, whole)
     except Abandoned:
         pass
-    return _rows(model, cut, tenant, until, after, base)
+    return whole.rows()
 
 
 def fold_versions(model: Model, cut: Cut, tenant: Tenant, until: int, *, engine: str = "auto") -> pa.Table:
@@ -168,7 +184,14 @@ def _lifted_versions(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Tab
 
 
 def _asked(
-    plan: Plan, cut: Cut, tenant: Tenant, until: int, *, every: bool, half: Halves | None = None
+    plan: Plan,
+    cut: Cut,
+    tenant: Tenant,
+    until: int,
+    *,
+    every: bool,
+    half: Halves | None = None,
+    finished: Finished | None = None,
 ) -> tuple[list[pa.Table], set[Any]] | None:
     """The rows that the query gives, in one or more tables, and the keys that guards caught; None where it does not lift here.
 
@@ -186,7 +209,7 @@ def _asked(
         lifting = Lifting(model, analysis, fields, scan, tenant, part)
         return lifting.every() if every else lifting.query()
 
-    def take(found: pa.Table, query: Query) -> pa.Table:
+    def take(found: pa.Table, query: Query, part: Part | None) -> pa.Table:
         if query.ordered and pc.any(found.column("_disorder")).as_py():
             raise _Disordered
         if query.bad and pc.any(found.column("_bad")).as_py():
@@ -196,7 +219,11 @@ def _asked(
                 found = found.filter(pa.array([key not in bad for key in _keys_of(model, found, query.keys, tenant)]))
             else:
                 found = found.filter(pc.invert(found.column("_bad")))
-        return table_of_query(model, analysis.leaves, found, tenant, but)
+            part = None  # whoever takes it up would not know of them
+        table = table_of_query(model, analysis.leaves, found, tenant, but)
+        if finished is not None and part is not None:
+            finished.put(part, table)
+        return table
 
     try:
         scan = scan_of(model, plan.kinds, analysis.events, cut, tenant, until, connection)
@@ -205,7 +232,7 @@ def _asked(
         if half is not None and not _pays(half, plan, connection, scan):
             return None
         refuse_broken(connection, scan)
-        tables, plan.last_sql = in_parts(scan, connection, write, take)
+        tables, plan.last_sql = in_parts(scan, connection, write, take, finished)
     except NotHere as why:
         plan.last_why = why
         return None
@@ -221,16 +248,15 @@ def _asked(
     return tables, bad
 
 
-def _lifted(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None:
+def _lifted(plan: Plan, whole: _Whole) -> pa.Table | None:
     """The table by the query; None where it does not lift over this log."""
-    found = _asked(plan, cut, tenant, until, every=False)
+    found = _asked(plan, whole.cut, whole.tenant, whole.until, every=False, finished=whole.finished)
     if found is None:
         return None
     tables, bad = found
     if not tables:
-        return table_of(plan.model, {}, tenant)
-    table = together(plan.model, tables, tenant)
-    return with_rows(plan.model, table, cut, tenant, until, 0, None, bad) if bad else table
+        return table_of(plan.model, {}, whole.tenant)
+    return whole.with_rows(together(plan.model, tables, whole.tenant), bad)
 
 
 def _pays(half: Halves, plan: Plan, connection: duckdb.DuckDBPyConnection, scan: Scan) -> bool:
@@ -243,9 +269,9 @@ def _pays(half: Halves, plan: Plan, connection: duckdb.DuckDBPyConnection, scan:
     return half.pays(counts, streams if plan.model.category is not None else sum(counts.values()), plan.analysis)
 
 
-def _halved(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None:
+def _halved(plan: Plan, whole: _Whole) -> pa.Table | None:
     """The table by the query for the fields that lift, and by a loop for the others; None where that does not pay, or work."""
-    half, model = plan.halves, plan.model
+    half, model, cut, tenant, until = plan.halves, plan.model, whole.cut, whole.tenant, whole.until
     if half is None:
         return None
     found = _asked(plan, cut, tenant, until, every=False, half=half)
@@ -271,7 +297,7 @@ def _halved(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None
             arrays[name] = field_array(kind, name, columns, types, len(keys)) if looped else table.column(name).combine_chunks()
         arrays |= {name: table.column(name).combine_chunks() for name in ("_version", "_position")}
         table = dressed(model, arrays, tenant, is_sorted=True)
-    return with_rows(model, table, cut, tenant, until, 0, None, bad) if bad else table
+    return whole.with_rows(table, bad)
 
 
 def _keys_in(model: Model, table: pa.Table, tenant: Tenant) -> list[Any]:
@@ -316,10 +342,64 @@ def _decimals_are_usual() -> bool:
 # -- the row fold ----------------------------------------------------------------------------------------------------------
 
 
-def _rows(model: Model, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None) -> pa.Table:
-    lookup = None if base is None else lambda keys: entries_of(model, rows_for(base, model, tenant, keys), tenant)
-    folding = fold(model, batches_of(model, cut, tenant, after=after, until=until), tenant, lookup)
-    return table_of(model, folding.entries, tenant)
+@dataclass(frozen=True)
+class _Whole:
+    """What is folded, for the row fold to do it, or what another engine left."""
+
+    model: Model
+    cut: Cut
+    tenant: Tenant
+    until: int
+    after: int
+    base: Find | None
+    parking: Parking | None
+    finished: Finished | None
+
+    def rows(self, only: Collection[Key] | None = None) -> pa.Table:
+        """The table by the row fold, of all keys or of some."""
+        if self.parking is None:
+            return self._plain_rows(only)
+        if only is None and not self.parking.keys:
+            # As a rule nothing is to be parked, and then no key need be watched.
+            with contextlib.suppress(EvolveFailed):
+                return self._plain_rows(only)
+        return parked_table(self.model, lambda: self._batches(only), self.tenant, self._lookup, self.parking, only)
+
+    def _plain_rows(self, only: Collection[Key] | None) -> pa.Table:
+        folding = RowFold(self.model, self.tenant, self._lookup)
+        if only is not None:
+            folding = _Only(only, self.model, self.tenant, self._lookup)
+        for batch in self._batches(only):
+            folding.feed(batch)
+        return table_of(self.model, folding.entries, self.tenant)
+
+    def with_rows(self, table: pa.Table, bad: Collection[Any]) -> pa.Table:
+        """A table and the rows of the keys that guards caught; `Abandoned` where they raise, for another may raise before."""
+        if not bad:
+            return table
+        try:
+            rest = self.rows(python_keys(self.model, bad, self.tenant))
+        except Exception as why:
+            raise Abandoned(str(why)) from why
+        return sorted_table(self.model, pa.concat_tables([table, rest]), self.tenant)
+
+    @property
+    def _lookup(self) -> Lookup | None:
+        base = self.base
+        if base is None:
+            return None
+        return lambda keys: entries_of(self.model, base(key_table(self.model, self.tenant, keys)), self.tenant)
+
+    def _batches(self, only: Collection[Key] | None) -> Iterator[Batch]:
+        found = batches_of(self.model, self.cut, self.tenant, after=self.after, until=self.until)
+        if only is None or self.model.category is None:
+            yield from found
+            return
+        streams = pa.array(sorted({key[1] if self.tenant is ALL else key for key in only}), pa.string())
+        for batch in found:
+            tables = tuple(t for t in (t.filter(pc.is_in(t.column("stream"), streams)) for t in batch.tables) if len(t))
+            if tables:
+                yield Batch(tables, batch.schemas)
 
 
 class _Only(RowFold):
@@ -333,48 +413,31 @@ class _Only(RowFold):
         return [key if key in self.only else None for key in super()._keys(batch, events)]
 
 
-def rows_of(
-    model: Model, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None, only: Collection[Key]
-) -> pa.Table:
-    """The rows of some keys by the row fold; `Abandoned` where it raises, for another key may raise before."""
-    lookup = None if base is None else lambda keys: entries_of(model, rows_for(base, model, tenant, keys), tenant)
-    folding = _Only(only, model, tenant, lookup)
-    streams = None
-    if model.category is not None:
-        streams = pa.array(sorted({key[1] if tenant is ALL else key for key in only}), pa.string())
-    try:
-        for batch in batches_of(model, cut, tenant, after=after, until=until):
-            if streams is not None:
-                tables = tuple(t for t in (t.filter(pc.is_in(t.column("stream"), streams)) for t in batch.tables) if len(t))
-                batch = Batch(tables, batch.schemas)
-            if len(batch):
-                folding.feed(batch)
-        return table_of(model, folding.entries, tenant)
-    except Exception as why:
-        raise Abandoned(str(why)) from why
-
-
 # -- the loop --------------------------------------------------------------------------------------------------------------
 
 
-def _looped(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None) -> pa.Table:
+def _looped(plan: Plan, loop: Loop, whole: _Whole) -> pa.Table:
     with collector_off():
-        states, bad = run_loop(plan, loop, cut, tenant, until, after, base)
+        states, bad = run_loop(plan, loop, whole.cut, whole.tenant, whole.until, whole.after, whole.base)
+        if whole.parking is not None:
+            # Those that have stopped go no further, and what they would have done is counted.
+            bad |= {key for key in lowered_keys(plan.model, whole.parking.keys, whole.tenant) if key in states}
         for key in bad:
             states.pop(key, None)
-        table = table_from(plan.model, plan.analysis.leaves, list(states), list(states.values()), tenant)
-    if not bad:
-        return table
-    return with_rows(plan.model, table, cut, tenant, until, after, base, bad)
+        table = table_from(plan.model, plan.analysis.leaves, list(states), list(states.values()), whole.tenant)
+    return whole.with_rows(table, bad)
 
 
-def with_rows(
-    model: Model, table: pa.Table, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None, bad: Collection[Any]
-) -> pa.Table:
-    """A table and the rows of the keys that guards caught."""
-    only = python_keys(model, bad, tenant)
-    rest = rows_of(model, cut, tenant, until, after, base, only)
-    return sorted_table(model, pa.concat_tables([table, rest]), tenant)
+def lowered_keys(model: Model, keys: Collection[Key], tenant: Tenant) -> set[Any]:
+    """The row fold's keys as the loop has them."""
+    if model.key_names == ("_id",):
+        return set(keys)
+    found = set()
+    for key in keys:
+        of, plain = key if tenant is ALL else (None, key)
+        made = tuple(kind.encode(part, name) for (name, kind), part in zip(model.key_fields, plain, strict=True))
+        found.add((of, made) if tenant is ALL else made)
+    return found
 
 
 def python_keys(model: Model, keys: Collection[Any], tenant: Tenant) -> set[Key]:
@@ -390,14 +453,14 @@ def python_keys(model: Model, keys: Collection[Any], tenant: Tenant) -> set[Key]
 
 
 def run_loop(
-    plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: pa.Table | None,
+    plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: Find | None,
     out: list[Any] | None = None, *, only: Sequence[str] | None = None,
 ) -> tuple[dict[Any, list[Any]], set[Any]]:  # fmt: skip
     """Fold with the generated loop, over some types of events or all: lowered states by key, and the keys that a guard caught."""
     states: dict[Any, list[Any]] = {}
     bad: set[Any] = set()
     begin = [*loop.initial, 0, 0]
-    held = _base_states(plan, base, tenant, _touched(plan, loop, cut, tenant, until, after)) if base is not None else {}
+    held = {} if base is None else _base_states(plan, base, tenant, _touched(plan, loop, cut, tenant, until, after))
     initial: Callable[[Any], list[Any]] = lambda key: begin.copy()  # noqa: E731
     if held:
         initial = lambda key: held.get(key) or begin.copy()  # noqa: E731
@@ -453,12 +516,14 @@ def _touched(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after
     return set(states)
 
 
-def _base_states(plan: Plan, base: pa.Table, tenant: Tenant, keys: Collection[Any]) -> dict[Any, list[Any]]:
+def _base_states(plan: Plan, find: Find, tenant: Tenant, keys: Collection[Any]) -> dict[Any, list[Any]]:
     """The rows of a base that belong to some keys, as lowered states."""
     model, leaves = plan.model, plan.analysis.leaves
-    if not keys or not len(base):
+    if not keys:
         return {}
-    base = rows_for(base, model, tenant, list(python_keys(model, keys, tenant))).combine_chunks()
+    base = find(key_table(model, tenant, list(python_keys(model, keys, tenant))))
+    if not len(base):
+        return {}
     types = {path: leaf.type for path, leaf in leaves.items()}
     columns: list[list[Any]] = []
     for name, kind in model.fields:
