@@ -174,11 +174,11 @@ class Keeper(Reader):
 
         >>> import eventlab as el
         >>> @el.event
-        ... class LampLit:
-        ...     "It is dark outside."
+        ... class TideTurned:
+        ...     "The water comes back."
         >>> lab = el.scratch()
-        >>> done = lab.append("lamp-1", [LampLit(), LampLit()])
-        >>> following = lab.subscribe(el.events(LampLit), after=1, live=False)
+        >>> done = lab.append("pier-1", [TideTurned(), TideTurned()])
+        >>> following = lab.subscribe(el.events(TideTurned), after=1, live=False)
         >>> [event.position for event in following], following.position
         ([2], 2)
         """
