@@ -90,6 +90,8 @@ class Rows:
             return newer
         at = self.find(newer)
         size, fresh = len(self), np.flatnonzero(at < 0)
+        if not len(fresh):
+            return self._with_replaced(at, newer)
         order = np.arange(size)
         order[at[at >= 0]] = size + np.flatnonzero(at >= 0)
         if len(fresh):
@@ -100,6 +102,22 @@ class Rows:
             asked = pl.Series(pl.from_arrow(newer.column(self.keys[0]))).gather(fresh)
             order = np.insert(order, self._series().search_sorted(asked).to_numpy().astype(np.int64), size + fresh)
         return gathered([self.table, newer], order)
+
+    def _with_replaced(self, at: np.ndarray[Any, Any], newer: pa.Table) -> pa.Table:
+        """Every key is there: the keys stay, and numbers are written over a copy, which is quicker than gathering."""
+        newer = newer.cast(self.table.schema) if newer.schema != self.table.schema else newer
+        order = np.arange(len(self))
+        order[at] = len(self) + np.arange(len(at))
+        columns = []
+        for name in self.table.column_names:
+            column, values = _one(self.table.column(name)), _one(newer.column(name))
+            if name in self.keys:
+                columns.append(column)
+            elif (written := _written_over(column, at, values)) is not None:
+                columns.append(written)
+            else:
+                columns.append(pa.concat_arrays([column, values]).take(pa.array(order)))
+        return pa.table(columns, schema=self.table.schema)
 
     def _single(self, other: pa.Table) -> bool:
         name = self.keys[0]
@@ -118,13 +136,32 @@ def gathered(tables: Sequence[pa.Table], order: np.ndarray[Any, Any]) -> pa.Tabl
     indices = pa.array(order)
 
     def take(column: pa.ChunkedArray) -> pa.Array:
-        whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        return whole.take(indices)
+        return _one(column).take(indices)
 
     if len(order) < 10_000:
         return pa.table([take(column) for column in table.columns], schema=table.schema)
     with ThreadPoolExecutor(2, "eventlab-rows") as pool:
         return pa.table(list(pool.map(take, table.columns)), schema=table.schema)
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+
+def _written_over(column: pa.Array, at: np.ndarray[Any, Any], values: pa.Array) -> pa.Array | None:
+    """A column with values in some places; None where its values are not of one width, or some are missing."""
+    kind = column.type
+    one_width = pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
+    if not one_width or pa.types.is_boolean(kind) or column.null_count or values.null_count:
+        return None
+    words = np.dtype(f"V{kind.bit_width // 8}")
+
+    def of(array: pa.Array) -> np.ndarray[Any, Any]:
+        return np.frombuffer(array.buffers()[1], words, len(array), array.offset * words.itemsize)
+
+    copy = of(column).copy()
+    copy[at] = of(values)
+    return pa.Array.from_buffers(kind, len(copy), [None, pa.py_buffer(copy.view(np.uint8))])
 
 
 @dataclass(frozen=True)

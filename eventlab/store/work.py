@@ -245,7 +245,7 @@ class Bell:
     """Rings when the log has grown; whoever waits looks for itself as well, for others may write from another process."""
 
     #: Seconds between two looks at a log that another process may write to.
-    LOOK_EVERY: Final = 0.015
+    LOOK_EVERY: Final = 0.03
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
