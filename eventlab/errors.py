@@ -66,6 +66,10 @@ class Outrun(TryAgain):
     """A read model or a consumer was moved on by someone else in between."""
 
 
+class Behind(TryAgain):
+    """An inline read model is too far behind the log to be moved on within an append."""
+
+
 class Late(TryAgain):
     """What was waited for did not happen within the time allowed."""
 

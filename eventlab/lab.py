@@ -15,7 +15,7 @@ from eventlab import commands
 from eventlab.commands import ATTEMPTS, Decision, Drafting, Handled
 from eventlab.determinism.check import Checked, check
 from eventlab.determinism.variants import VARIANTS
-from eventlab.errors import Conflict, InvalidValue, ReadOnly, Unsupported
+from eventlab.errors import Behind, Conflict, InvalidValue, ReadOnly, Unsupported
 from eventlab.integration import ingest as ingesting
 from eventlab.integration.export import Exported, export
 from eventlab.keeping import Keeper
@@ -26,6 +26,8 @@ from eventlab.model.meta import DEFAULT_TENANT, Context, context, current_contex
 from eventlab.model.models import Model
 from eventlab.model.names import check_plain
 from eventlab.model.types import moment_us
+from eventlab.projections.inline import FLUSH_ROWS, InlineModel
+from eventlab.projections.read_models import catch_up, flush
 from eventlab.projections.runner import Runner
 from eventlab.store.backup import BackedUp, backup
 from eventlab.store.base import ALL, Appended, Condition, Snapshot, Store, Tenant
@@ -57,6 +59,9 @@ class Lab(Keeper):
         self._closed = False
         self._maintenance: Maintenance | None = None
         self._runners: list[Runner] = []
+        self._inlined: dict[str, Model] = {}
+        #: Rows that inline read models have left in the catalog, by name.
+        self._left: dict[str, int] = {}
 
     def __repr__(self) -> str:
         where = str(self.path) if self.path is not None else "in memory"
@@ -133,10 +138,17 @@ class Lab(Keeper):
         if not drafts:
             return Appended()
         self._refuse_renamed([draft.schema for draft in drafts])
+        inline = [InlineModel(of, tenant) for of in self._inlined.values()]
+        holds = _condition(condition)
         try:
-            done = self._store.append(
-                drafts, tenant=tenant, expected=wanted, repeats=own, condition=_condition(condition), now=now
-            )
+            while True:
+                try:
+                    done = self._store.append(
+                        drafts, tenant=tenant, expected=wanted, repeats=own, condition=holds, now=now, inline=inline
+                    )
+                    break
+                except Behind as behind:
+                    catch_up(self._inlined[behind.name], self._store, tenant)
         except Conflict as conflict:
             if "condition" in conflict.facts:
                 between = self.read(conflict.condition.filter, after=conflict.condition.after).list()
@@ -144,6 +156,11 @@ class Lab(Keeper):
                 between = [e for e in self.read(stream(conflict.stream)) if e.version > conflict.expected]
             conflict.facts["events"] = between
             raise
+        for of in inline:
+            self._left[of.name] = left = self._left.get(of.name, 0) + of.left
+            if left >= FLUSH_ROWS:
+                flush(of.model, self._store, tenant)
+                self._left[of.name] = 0
         if self._maintenance is not None:
             self._maintenance.written()
         return done

@@ -6,6 +6,7 @@ code, until it is accepted. A key whose event the code cannot take stops at its 
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -188,6 +189,18 @@ def catch_up(model: Model, store: Store, tenant: Tenant, advance: Advance | None
             continue
         _tell(advance, cut.head - base.position)
         return _rebuilt(saved, count_events(model, cut, tenant, base.position), started)
+
+
+def flush(model: Model, store: Store, tenant: Tenant) -> None:
+    """Write the rows that an inline read model has in the catalog as a file, like those of a catch-up."""
+    base = usable(model, base_of(model, store, tenant), tenant, store.cut().head)
+    if base is not None:
+        none = base.parts[0].rows().table.slice(0, 0)
+        # If it moves meanwhile, the next one is written.
+        with contextlib.suppress(Outrun):
+            store.read_models.save(
+                model.name, base.tenant, base.fingerprint, base.position, none, keys=base.keys, onto=base, parked=base.parked
+            )
 
 
 def accept(model: Model, store: Store, tenant: Tenant, advance: Advance | None = None) -> ReadModelBase:

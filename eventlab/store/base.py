@@ -31,7 +31,7 @@ from eventlab.model.types import back_of
 from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, fits, payload_array, payload_columns, python_type, stored_column
 
 if TYPE_CHECKING:
-    from eventlab.store.read_models import ReadModels
+    from eventlab.store.read_models import Inline, ReadModels
     from eventlab.store.work import Work
 
 #: The envelope columns a fold needs when its `evolve` does not look at the metadata.
@@ -297,11 +297,13 @@ class Store(Protocol):
         repeats: bool,
         condition: Condition | None = None,
         now: int | None = None,
+        inline: Sequence[Inline] = (),
     ) -> Appended:
         """Append all drafts or none.
 
         `expected` are the versions that streams must be at, `condition` what must not have been appended; `repeats` says
-        that the ids are the caller's own, so that an append may be one that was done before.
+        that the ids are the caller's own, so that an append may be one that was done before. Read models that are `inline`
+        move with the log, or nothing is stored; `Behind` where one has to be caught up before.
         """
         ...
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 import threading
@@ -44,7 +45,7 @@ from eventlab.store.compact import Compacted
 from eventlab.store.cut import DiskCut, HotStream, Layout, TypesOf
 from eventlab.store.files import LOCAL_DISK, Disk, make_folders, refuse_unsafe_disk
 from eventlab.store.gc import Collected, Hold
-from eventlab.store.read_models import DiskReadModels
+from eventlab.store.read_models import DiskReadModels, Inline
 from eventlab.store.rules import ids_of, late_retry, recorded, refuse_met, refuse_stale
 from eventlab.store.runs import Runs
 from eventlab.store.seal import Pause, no_pause
@@ -97,6 +98,7 @@ class DiskStore:
         repeats: bool,
         condition: Condition | None = None,
         now: int | None = None,
+        inline: Sequence[Inline] = (),
     ) -> Appended:
         """Append all drafts or none, in one transaction; see `store.base.Store`."""
         seen = condition.after if condition is not None else 0
@@ -122,6 +124,9 @@ class DiskStore:
                             rows.append(recorded(draft, position, version, tenant, recorded_at, head + 1))
                         tail.insert(connection, tenant_id, rows, drafts)
                         connection.execute("UPDATE log SET head = ?, recorded_at = ?", (head + len(rows), recorded_at))
+                        if inline:
+                            between = functools.partial(tail.rows_between, connection)
+                            self.read_models.move(connection, inline, rows, known, between)
                         break
                 # Too much to look at under the lock: it is looked at outside, and only what comes after that inside.
                 seen = self._looked_at(condition, seen, tenant)

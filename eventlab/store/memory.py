@@ -33,7 +33,7 @@ from eventlab.store.base import (
     rows_to_table,
 )
 from eventlab.store.columns import ENVELOPE_NAMES, payload_columns, stored_column
-from eventlab.store.read_models import MemoryReadModels, ReadModels
+from eventlab.store.read_models import Inline, MemoryReadModels
 from eventlab.store.rules import ids_of, late_retry, recorded, refuse_early, refuse_met, refuse_stale, same_append
 from eventlab.store.work import Bell, MemoryWork, Work
 
@@ -51,7 +51,7 @@ class MemoryStore:
         self._versions: dict[tuple[str, str], int] = {}
         self._schemas: dict[tuple[str, int], Schema] = {}
         self._chunks: dict[tuple[str, str], dict[int, ChunkState]] = {}
-        self.read_models: ReadModels = MemoryReadModels()
+        self.read_models = MemoryReadModels()
         self.work: Work = MemoryWork()
         self._bell = Bell()
 
@@ -64,6 +64,7 @@ class MemoryStore:
         repeats: bool,
         condition: Condition | None = None,
         now: int | None = None,
+        inline: Sequence[Inline] = (),
     ) -> Appended:
         """Append all drafts or none; see `store.base.Store`."""
         with self._lock:
@@ -82,14 +83,20 @@ class MemoryStore:
                 later = [row for row in self._rows[condition.after :] if row.tenant == tenant]
                 met = [row for row in later if condition.filter.matches(row.type, row.stream, row.tags)]
                 refuse_met(condition, [(row.position, row.type) for row in met])
-            self._register([draft.schema for draft in drafts])
+            schemas = registry.unknown([draft.schema for draft in drafts], self._schemas)
             recorded_at = max(self._now() if now is None else now, self.last_recorded())
             first = len(self._rows) + 1
-            rows = []
+            rows: list[Row] = []
+            versions: dict[tuple[str, str], int] = {}
             for position, draft in enumerate(drafts, first):
-                version = self._versions[tenant, draft.stream] = self._versions.get((tenant, draft.stream), 0) + 1
+                place = tenant, draft.stream
+                versions[place] = version = (versions.get(place) or self._versions.get(place, 0)) + 1
                 rows.append(recorded(draft, position, version, tenant, recorded_at, first))
-                self._by_id[tenant, draft.event_id] = (position, draft.content)
+            known = {**self._schemas, **{schema.key: schema for schema in schemas}}
+            self.read_models.move(inline, rows, known, lambda after, until: self._rows[after:until])
+            self._schemas = known
+            self._versions.update(versions)
+            self._by_id.update({(tenant, d.event_id): (r.position, d.content) for d, r in zip(drafts, rows, strict=True)})
             self._rows.extend(rows)
             self._bell.ring()
             return Appended(tuple(r.position for r in rows), tuple(r.version for r in rows), ids_of(drafts))
@@ -169,14 +176,16 @@ class MemoryStore:
 
 @dataclass(frozen=True)
 class MemoryCut:
-    """The rows of a memory store up to one commit."""
+    """The rows of a memory store up to one commit, or those after a position."""
 
     rows: tuple[Row, ...]
     schemas: Mapping[tuple[str, int], Schema]
+    #: The position before the first row.
+    start: int = 0
 
     @property
     def head(self) -> int:
-        return len(self.rows)
+        return self.start + len(self.rows)
 
     @property
     def types_of(self) -> Mapping[tuple[str, str], frozenset[tuple[str, int]]]:
@@ -198,7 +207,7 @@ class MemoryCut:
         """One batch of everything picked."""
         rows = [
             row
-            for row in self.rows[after:until]
+            for row in self._between(after, until)
             if (not isinstance(tenant, str) or row.tenant == tenant) and filter.matches(row.type, row.stream, row.tags)
         ]
         if rows:
@@ -217,7 +226,9 @@ class MemoryCut:
         types: Collection[str] | None = None,
     ) -> Iterator[Batch]:
         """One batch of the stream."""
-        rows = [r for r in self.rows[:until] if (r.tenant, r.stream) == (tenant, stream) and r.version > after_version]
+        rows = [
+            r for r in self._between(0, until) if (r.tenant, r.stream) == (tenant, stream) and r.version > after_version
+        ]
         if rows:
             yield Batch((rows_to_table(rows, self.schemas),), self.schemas)
 
@@ -244,6 +255,10 @@ class MemoryCut:
 
     def release(self) -> None:
         """It goes with its last user."""
+
+    def _between(self, after: int, until: int | None) -> tuple[Row, ...]:
+        end = self.head if until is None else until
+        return self.rows[max(after - self.start, 0) : max(end - self.start, 0)]
 
     def _tables(self, rows: Sequence[Row]) -> dict[str, pa.Table]:
         parts: dict[str, list[Row]] = {}

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,8 +26,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eventlab.errors import Damaged, EventlabError, Outrun, ReadOnly
-from eventlab.store.base import checksum, pack, unpack
+from eventlab.errors import Behind, Damaged, EventlabError, Outrun, ReadOnly
+from eventlab.model.schema import Schema
+from eventlab.store.base import Row, checksum, pack, unpack
 from eventlab.store.catalog import Catalog
 from eventlab.store.files import Disk, remove, write_durably
 
@@ -36,6 +37,8 @@ State = Literal["accepted", "candidate", "previous"]
 REWRITE_SHARE: Final = 0.25
 #: So many bytes of rows are kept decoded in a process.
 DECODED_BYTES: Final = 512 << 20
+#: An inline read model takes so many events on within an append, and no more.
+INLINE_GAP: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,24 @@ def _together(parts: Sequence[Part], keys: Sequence[str]) -> Rows:
     return rows
 
 
+class Inline(Protocol):
+    """A read model that moves within the transaction of an append."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+    def rows(
+        self, find: Callable[[pa.Table], pa.Table], events: Sequence[Row], schemas: Mapping[tuple[str, int], Schema],
+        parked: Sequence[Parked],
+    ) -> tuple[pa.Table, tuple[Parked, ...]]:  # fmt: skip
+        """The rows that these events change, and what is parked then; raises where one of the last append cannot be taken."""
+        ...
+
+
 class ReadModels(Protocol):
     """The read models of a store."""
 
@@ -311,6 +332,16 @@ def refuse_outrun(now: ReadModelBase | None, onto: ReadModelBase | None, positio
             f"the read model {name!r} stands at position {stands:,} by now", hint="read it again, and go on from there",
             name=name, position=stands,
         )  # fmt: skip
+
+
+def _refuse_behind(of: Inline, base: ReadModelBase | None, first: int) -> ReadModelBase:
+    if base is None or first - 1 - base.position > INLINE_GAP:
+        stands = "is not there" if base is None else f"stands at position {base.position:,}"
+        raise Behind(
+            f"the inline read model {of.name!r} {stands}, and the append is at {first:,}", hint="catch it up, and append again",
+            name=of.name,
+        )  # fmt: skip
+    return base
 
 
 def _state(beside: Sequence[ReadModelBase], now: ReadModelBase | None) -> State:
@@ -383,6 +414,23 @@ class MemoryReadModels:
         with self._lock:
             self._bases.pop((tenant, name, fingerprint), None)
 
+    def move(
+        self, inline: Sequence[Inline], rows: Sequence[Row], schemas: Mapping[tuple[str, int], Schema],
+        between: Callable[[int, int], Sequence[Row]],
+    ) -> None:  # fmt: skip
+        """Move read models with an append; all of them, or an error and none."""
+        with self._lock:
+            moved: dict[tuple[str, str, str], ReadModelBase] = {}
+            for of in inline:
+                place = (of.tenant, of.name, of.fingerprint)
+                base = _refuse_behind(of, self._bases.get(place), rows[0].position)
+                events = [*between(base.position, rows[0].position - 1), *rows]
+                table, parked = of.rows(base.rows_of, events, schemas, base.parked)
+                whole = base.whole().with_rows(table)
+                made = base_in_memory(of.name, of.tenant, of.fingerprint, rows[-1].position, whole, base.keys, parked)
+                moved[place] = replace(made, state=base.state)
+            self._bases.update(moved)
+
     def bench(self, name: str, tenant: str, fingerprint: str) -> Path | None:
         """See `ReadModels`."""
         return None
@@ -391,10 +439,14 @@ class MemoryReadModels:
 # -- on disk ---------------------------------------------------------------------------------------------------------------
 
 _COLUMNS: Final = "tenant, name, fingerprint, state, position, rows, keys, parts, parked"
+_INLINE: Final = "tenant, name, fingerprint, key, row"
 
 
 class DiskReadModels:
-    """Read models of a store in a folder: Parquet files in `read_models`, and one row of the catalog for each base."""
+    """Read models of a store in a folder: Parquet files in `read_models`, and one row of the catalog for each base.
+
+    Rows of an inline read model that were replaced by appends are in the catalog, until they are many: its last part.
+    """
 
     def __init__(self, root: Path, catalog: Catalog, disk: Disk) -> None:
         self._root, self._catalog, self._disk = root, catalog, disk
@@ -404,9 +456,10 @@ class DiskReadModels:
     def of(self, tenant: str, name: str | None = None) -> list[ReadModelBase]:
         """See `ReadModels`. One whose file was deleted is none, for it can be made again."""
         for attempt in (0, 1):
-            with self._catalog.look() as connection:
+            with self._catalog.read() as connection:
                 rows = self._select(connection, tenant, name)
-            found = [base for row in rows if (base := self._base(row)) is not None]
+                inline = [self._inline(connection, row) for row in rows]
+            found = [base for row, held in zip(rows, inline, strict=True) if (base := self._base(row, held)) is not None]
             # A file that is not there may have been swapped after its name was read.
             if len(found) == len(rows) or attempt:
                 break
@@ -426,6 +479,11 @@ class DiskReadModels:
         if self._catalog.read_only:
             raise ReadOnly(f"the store in {self._root} is open for reading only", hint="rebuild it where it can be written")
         count = len(table) if onto is None else onto.rows + onto.missing(table.select(list(keys)))
+        given = onto
+        if onto is not None and not onto.parts[-1].path:
+            # What is inline becomes a file with the rest.
+            table = Rows(onto.parts[-1].rows().with_rows(table), keys).table
+            onto = replace(onto, parts=onto.parts[:-1])
         kept, written = ((), table) if onto is None or not len(table) else _plan(onto, table, keys)
         parts = list(kept) if onto is None or len(table) else list(onto.parts)
         new = None
@@ -440,10 +498,12 @@ class DiskReadModels:
             with self._catalog.write() as connection:
                 bases = self._of(connection, tenant, name)
                 now = next((base for base in bases if base.fingerprint == fingerprint), None)
-                refuse_outrun(now, onto, position, name)
+                refuse_outrun(now, given, position, name)
                 made = replace(made, state=_state(bases, now))
                 self._put(connection, made)
-                gone = [part.path for part in (now.parts if now is not None else ()) if part.path not in _paths(made)]
+                self._clear(connection, made)
+                gone = [part.path for part in (now.parts if now is not None else ())
+                        if part.path and part.path not in _paths(made)]  # fmt: skip
         except BaseException:
             if new is not None:
                 self._abandon(new.path)
@@ -459,8 +519,8 @@ class DiskReadModels:
                 self._remove(connection, base)
             for base in kept:
                 self._put(connection, base)
-        self._delete([part.path for base in gone for part in base.parts])
-        return next(base for base in kept if base.fingerprint == fingerprint)
+        self._delete([part.path for base in gone for part in base.parts if part.path])
+        return next(base for base in self.of(tenant, name) if base.fingerprint == fingerprint)
 
     def drop(self, name: str, tenant: str, fingerprint: str) -> None:
         """See `ReadModels`."""
@@ -468,7 +528,32 @@ class DiskReadModels:
             gone = [base for base in self._of(connection, tenant, name) if base.fingerprint == fingerprint]
             for base in gone:
                 self._remove(connection, base)
-        self._delete([part.path for base in gone for part in base.parts])
+        self._delete([part.path for base in gone for part in base.parts if part.path])
+
+    def move(
+        self, connection: sqlite3.Connection, inline: Sequence[Inline], rows: Sequence[Row],
+        schemas: Mapping[tuple[str, int], Schema], between: Callable[[int, int], Sequence[Row]],
+    ) -> None:  # fmt: skip
+        """Move read models with an append, in its transaction."""
+        first, last = rows[0].position, rows[-1].position
+        for of in inline:
+            # Only the files: of the inline rows those are read that are looked for.
+            bases = (self._base(row, ()) for row in self._select(connection, of.tenant, of.name))
+            found = next((base for base in bases if base is not None and base.fingerprint == of.fingerprint), None)
+            base = _refuse_behind(of, found, first)
+            gap = list(between(base.position + 1, first - 1))
+            if len(gap) != first - 1 - base.position or any((row.type, row.schema_version) not in schemas for row in gap):
+                _refuse_behind(of, None, first)
+            find = _Inlined(connection, base).rows_of
+            table, parked = of.rows(find, [*gap, *rows], schemas, base.parked)
+            table = table.cast(base.parts[0].rows().table.schema)
+            count = base.rows + len(table) - (len(find(table.select(list(base.keys)))) if len(table) else 0)
+            put = f"INSERT OR REPLACE INTO inline_row({_INLINE}, checksum) VALUES(?, ?, ?, ?, ?, ?)"
+            place = (base.tenant, base.name, base.fingerprint)
+            for key, batch in zip(_inline_keys(table, base.keys), _single_rows(table), strict=True):
+                row = (*place, key, batch.serialize().to_pybytes())
+                connection.execute(put, (*row, checksum(*row)))
+            self._put(connection, replace(base, position=last, rows=count, parked=parked))
 
     def bench(self, name: str, tenant: str, fingerprint: str) -> Path | None:
         """See `ReadModels`."""
@@ -504,16 +589,28 @@ class DiskReadModels:
         return [row[:-1] for row in connection.execute(query, (tenant, *values)) if checksum(*row[:-1]) == row[-1]]
 
     def _of(self, connection: sqlite3.Connection, tenant: str, name: str) -> list[ReadModelBase]:
-        return [base_of_row(row, self._unread) for row in self._select(connection, tenant, name)]
+        rows = self._select(connection, tenant, name)
+        return [_with_inline(base_of_row(row, self._unread), self._inline(connection, row) or ()) for row in rows]
 
-    def _base(self, row: tuple[Any, ...]) -> ReadModelBase | None:
+    def _base(self, row: tuple[Any, ...], inline: Sequence[bytes] | None) -> ReadModelBase | None:
         try:
-            return base_of_row(row, self._part)
+            return None if inline is None else _with_inline(base_of_row(row, self._part), inline)
         except FileNotFoundError:
             return None
 
+    def _inline(self, connection: sqlite3.Connection, row: Sequence[Any]) -> list[bytes] | None:
+        """The inline rows of a base; None where one is not as it was written, and so the base is none."""
+        where = f"SELECT {_INLINE}, checksum FROM inline_row WHERE tenant = ? AND name = ? AND fingerprint = ?"
+        found = connection.execute(where, row[:3]).fetchall()
+        return [of[4] for of in found] if all(checksum(*of[:5]) == of[5] for of in found) else None
+
+    def _clear(self, connection: sqlite3.Connection, base: ReadModelBase) -> None:
+        connection.execute(
+            "DELETE FROM inline_row WHERE tenant = ? AND name = ? AND fingerprint = ?", (base.tenant, base.name, base.fingerprint)
+        )
+
     def _put(self, connection: sqlite3.Connection, base: ReadModelBase) -> None:
-        parts = pack([[part.path, part.position, part.count, part.size, part.digest] for part in base.parts])
+        parts = pack([[part.path, part.position, part.count, part.size, part.digest] for part in base.parts if part.path])
         parked = pack([[p.key, p.position, p.stream, p.version, p.type, p.error, p.waiting] for p in base.parked])
         row = (
             base.tenant, base.name, base.fingerprint, base.state, base.position, base.rows, json.dumps(base.keys), parts, parked,
@@ -522,6 +619,7 @@ class DiskReadModels:
         connection.execute(insert, (*row, checksum(*row)))
 
     def _remove(self, connection: sqlite3.Connection, base: ReadModelBase) -> None:
+        self._clear(connection, base)
         connection.execute(
             "DELETE FROM read_model WHERE tenant = ? AND name = ? AND fingerprint = ?", (base.tenant, base.name, base.fingerprint)
         )
@@ -616,6 +714,52 @@ def base_of_row(row: Sequence[Any], part: Callable[[Sequence[Any], Sequence[str]
     tables = tuple(part(values, names) for values in unpack(parts))
     events = tuple(Parked(None if key is None else tuple(key), *rest) for key, *rest in unpack(parked))
     return ReadModelBase(name, tenant, fingerprint, state, position, rows, names, tables, events)
+
+
+@dataclass(frozen=True)
+class _Inlined:
+    """Finds rows of a base: those that appends replaced by their keys in the catalog, others in its files."""
+
+    connection: sqlite3.Connection
+    base: ReadModelBase
+
+    def rows_of(self, wanted: pa.Table) -> pa.Table:
+        """The rows of some keys, in no order; those that are not there are left out."""
+        of = self.base
+        where = f"SELECT {_INLINE}, checksum FROM inline_row WHERE tenant = ? AND name = ? AND fingerprint = ? AND key = ?"
+        place = (of.tenant, of.name, of.fingerprint)
+        rows = [self.connection.execute(where, (*place, key)).fetchone() for key in _inline_keys(wanted, of.keys)]
+        if any(row is not None and checksum(*row[:5]) != row[5] for row in rows):
+            raise Behind(f"a row of the inline read model {of.name!r} is not what was written", hint="rebuild it", name=of.name)
+        rest = of.rows_of(wanted.filter(pa.array([row is None for row in rows], pa.bool_())))
+        held = [row[4] for row in rows if row is not None]
+        return rest if not held else pa.concat_tables([rest, _table_of(held, rest.schema)]).combine_chunks()
+
+
+def _with_inline(base: ReadModelBase, inline: Sequence[bytes]) -> ReadModelBase:
+    """A base with the rows that appends replaced as its last part."""
+    if not inline:
+        return base
+    files = base.parts
+
+    def rows() -> Rows:
+        table = _table_of(inline, files[0].rows().table.schema)
+        return Rows(table.sort_by([(name, "ascending") for name in base.keys]).combine_chunks(), base.keys)
+
+    return replace(base, parts=(*files, Part(base.position, len(inline), sum(map(len, inline)), rows)))
+
+
+def _inline_keys(table: pa.Table, keys: Sequence[str]) -> list[bytes]:
+    columns = [table.column(name).to_pylist() for name in keys]
+    return [pack(list(map(repr, key))) for key in zip(*columns, strict=True)]
+
+
+def _single_rows(table: pa.Table) -> list[pa.RecordBatch]:
+    return [table.slice(at, 1).combine_chunks().to_batches()[0] for at in range(len(table))]
+
+
+def _table_of(rows: Sequence[bytes], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_batches([pa.ipc.read_record_batch(row, schema) for row in rows], schema).combine_chunks()
 
 
 def _paths(base: ReadModelBase) -> set[str]:

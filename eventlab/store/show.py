@@ -62,6 +62,7 @@ _TABLES: Final = {
     "category": "categories by number",
     "import_chunk": "chunks of ingests that are in the log",
     "read_model": "bases of read models and their checkpoints",
+    "inline_row": "rows of inline read models, as appends left them",
     "snapshot": "kept states of single streams; can be deleted",
     "lease": "who does which work now",
     "checkpoint": "how far each consumer has read",

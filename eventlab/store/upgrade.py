@@ -44,6 +44,9 @@ _READ_MODEL: Final = """CREATE TABLE read_model(tenant TEXT NOT NULL, name TEXT 
   parked BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint)) STRICT, WITHOUT ROWID"""
 _MOVE_READ_MODELS: Final = """INSERT INTO read_model SELECT tenant, name, fingerprint, 'accepted', position, rows, '[]',
   packed(path, position, rows, bytes, digest), packed(), x'' FROM read_model_3"""
+_INLINE_ROW: Final = """CREATE TABLE inline_row(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL,
+  key BLOB NOT NULL, row BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint, key))
+  STRICT, WITHOUT ROWID"""
 _LEASE: Final = """CREATE TABLE lease(name TEXT PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL, said TEXT NOT NULL)
   STRICT, WITHOUT ROWID"""
 _CHECKPOINT: Final = """CREATE TABLE checkpoint(tenant TEXT NOT NULL, name TEXT NOT NULL, part INTEGER NOT NULL,
@@ -76,6 +79,7 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
         _MOVE_READ_MODELS,
         "UPDATE read_model SET checksum = checksum(tenant, name, fingerprint, state, position, rows, keys, parts, parked)",
         "DROP TABLE read_model_3",
+        _INLINE_ROW,
         _LEASE,
         _CHECKPOINT,
     ),
