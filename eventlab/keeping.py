@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from eventlab.errors import InvalidValue, Late, ReadOnly, UnknownType, Unsupported
+from eventlab.errors import Busy, InvalidValue, Late, ReadOnly, UnknownType, Unsupported
 from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.model.meta import Recorded
 from eventlab.model.models import MODELS, Model
@@ -100,6 +100,31 @@ class Keeper(Reader):
         if isinstance(of, Handmade):
             return self._moved("rebuild", what)
         return read_models.retry(of, self._store, self._tenant)
+
+    def rewind(self, consumer: Consumer, position: int = 0) -> None:
+        """A consumer goes on after a position from here on: 0 tells it of everything again, `lab.head` of nothing before now.
+
+        What of its streams is parked is forgotten. `Busy` while a member of its group is at work.
+        """
+        self._writable()
+        if not isinstance(consumer, Consumer):
+            raise InvalidValue(f"rewind({consumer!r}) takes a consumer", hint="a read model is made again: lab.rebuild")
+        if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position <= self.head:
+            raise InvalidValue(f"position={position!r} is not one of this log", hint=f"0 to {self.head:,}")
+        work, tenant, owner = self._store.work, tenant_key(self._tenant), new_owner()
+        parts = len(work.checkpoints(tenant, consumer.name)) or consumer.parts
+        leases = [f"{tenant}/consumer/{consumer.name}/{part:04d}" for part in range(parts)]
+        held = work.take(leases, owner, LEASE_SECONDS)
+        try:
+            if len(held) < parts:
+                raise Busy(
+                    f"{parts - len(held)} of the {parts} parts of {consumer.name} are held by a process that tells it",
+                    hint="stop it first: lab.status() shows which",
+                )
+            work.forget(tenant, consumer.name)
+            work.checkpoints(tenant, consumer.name, parts, position)
+        finally:
+            work.leave(leases, owner)
 
     def diff(self, model: type[Any]) -> pl.DataFrame:
         """What this code changes in the read model of its name: key, field, before and after, at the accepted checkpoint.

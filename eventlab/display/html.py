@@ -15,9 +15,12 @@ from typing import Any, Final
 from eventlab.determinism.check import Checked
 from eventlab.integration.ingest import Ingested
 from eventlab.lab import Lab
+from eventlab.model.events import New
 from eventlab.model.types import Leaf
 from eventlab.projections.read_models import Rebuilt
+from eventlab.projections.runner import Runner
 from eventlab.replay.lift import Explanation
+from eventlab.store.read_models import ReadModelBase
 from eventlab.temporal.compare import Comparison
 from eventlab.temporal.events import Events
 from eventlab.temporal.moment import Moment
@@ -44,11 +47,15 @@ def register() -> None:
         Checked: checked_html,
         Ingested: ingested_html,
         Rebuilt: rebuilt_html,
+        ReadModelBase: base_html,
+        Runner: runner_html,
         Explanation: explanation_html,
         Comparison: comparison_html,
     }
     for kind, draw in drawings.items():
         formatter.for_type(kind, draw)
+    # By name: scenarios are loaded by those who test.
+    formatter.for_type_by_name("eventlab.testing.scenario", "Outcome", outcome_html)
     here.display_formatter.formatters["text/plain"].for_type(Lab, _print_lab)
 
 
@@ -129,9 +136,48 @@ def ingested_html(done: Ingested) -> str:
 
 
 def rebuilt_html(done: Rebuilt) -> str:
-    """What a rebuild did."""
-    row = (f"{done.rows:,}", f"{done.events:,}", f"{done.position:,}", f"{done.events_per_second:,.0f}")
-    return table(f"state.{done.model}", ("rows", "events folded", "checkpoint", "events/s"), [row], right={0, 1, 2, 3})
+    """What a rebuild or a catch-up did."""
+    row = [f"{done.rows:,}", f"{done.events:,}", f"{done.position:,}", f"{done.events_per_second:,.0f}"]
+    columns = ["rows", "events folded", "checkpoint", "events/s"]
+    if done.parked:
+        columns.append("keys that stopped, see lab.parked()")
+        row.append(f"{done.parked:,}")
+    waits = ": a candidate, until lab.accept" if done.state == "candidate" else ""
+    return table(f"state.{done.model}{waits}", columns, [row], right=range(len(row)), one_line=True)
+
+
+def base_html(base: ReadModelBase) -> str:
+    """Where a read model stands."""
+    row = (base.state, f"{base.rows:,}", f"{base.position:,}", base.fingerprint[:8], f"{len(base.parked):,}")
+    return table(f"state.{base.name}", ("", "rows", "checkpoint", "code", "parked"), [row], right={1, 2, 4}, one_line=True)
+
+
+def runner_html(runner: Runner) -> str:
+    """What a loop does: each piece of work, whether it is held here, and what failed last."""
+    rows = [(of.name, of.kind, "here" if of.held else "by another process", f"{of.events:,}", of.error) for of in runner.work]
+    said = "running" if runner.running else "stopped"
+    return table(f"the loop: {said}", ("name", "", "done", "events", "last error"), rows, right={3}, one_line=True)
+
+
+def outcome_html(done: Any) -> str:
+    """A scenario: what was, what was asked, what came of it, and what that changed."""
+    rows: list[Sequence[Any]] = []
+    for at, (stream, event) in enumerate(done.given.past):
+        rows.append(("given" if at == 0 else "", stream, type(_bare(event)).__name__, _payload(_bare(event))))
+    named = type(done.command).__name__ if vars(type(done.command)).get("__eventlab_type__") else "a function"
+    rows.append(("when", "", named, _payload(done.command) if named != "a function" else ""))
+    if done.rejection is not None:
+        rows.append(("then", "", "rejected", done.rejection.message))
+    for at, (stream, event) in enumerate(done.appended):
+        rows.append(("then" if at == 0 else "", stream, type(event).__name__, _payload(event)))
+    if done.rejection is None and not done.appended:
+        rows.append(("then", "", "nothing", ""))
+    rows += [("", "", name, f"{old!r} → {new!r}") for name, old, new in done.changed]
+    return table("", ("", "stream", "what", "what it says"), rows, whole={0, 1, 2})
+
+
+def _bare(event: Any) -> Any:
+    return event.event if isinstance(event, New) else event
 
 
 def explanation_html(plan: Explanation) -> str:

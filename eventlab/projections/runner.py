@@ -131,6 +131,17 @@ class _Held:
     again: float = 0.0
 
 
+@dataclass(frozen=True)
+class Working:
+    """A piece of work in this process: whether its lease is held here, events done, what failed last."""
+
+    name: str
+    kind: str
+    held: bool
+    events: int
+    error: str
+
+
 @dataclass
 class Runner:
     """The loop over some pieces of work: `run_until_idle`, or `start` and `stop` for one in the background."""
@@ -170,6 +181,11 @@ class Runner:
     def errors(self) -> dict[str, str]:
         """What failed last, by the name of the work; nothing of what went well since."""
         return {of.task.name: of.signals.error for of in self._work if of.signals.error}
+
+    @property
+    def work(self) -> list[Working]:
+        """Each piece of work, as it is here."""
+        return [Working(of.task.name, of.task.kind, of.held, of.signals.events, of.signals.error) for of in self._work]
 
     # -- running
 

@@ -180,7 +180,7 @@ class Part:
     digest: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ReadModelBase:
     """The base of a read model: its rows at a checkpoint, the fingerprint of the code that made them, and what was parked."""
 
@@ -193,6 +193,11 @@ class ReadModelBase:
     keys: tuple[str, ...]
     parts: tuple[Part, ...]
     parked: tuple[Parked, ...] = ()
+
+    def __repr__(self) -> str:
+        stopped = f", {len(self.parked):,} parked" if self.parked else ""
+        stands = f"{self.rows:,} rows at position {self.position:,}, code {self.fingerprint[:8]}{stopped}"
+        return f"ReadModelBase({self.name!r}, {self.state}, {stands})"
 
     @property
     def size(self) -> int:
@@ -571,8 +576,10 @@ class DiskReadModels:
         deleted = 0
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.is_dir():
-                if max((file.stat().st_mtime for file in path.iterdir()), default=0.0) < before:
-                    shutil.rmtree(path, ignore_errors=True)
+                # Where a file goes while it is looked at, somebody is at work.
+                with contextlib.suppress(FileNotFoundError):
+                    if max((file.stat().st_mtime for file in path.iterdir()), default=0.0) < before:
+                        shutil.rmtree(path, ignore_errors=True)
                 continue
             with contextlib.suppress(FileNotFoundError):
                 if str(path.relative_to(self._root)) not in named and path.stat().st_mtime < before:

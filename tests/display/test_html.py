@@ -6,15 +6,19 @@ import datetime as dt
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from html import unescape
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 import eventlab as el
 from eventlab.determinism.check import Checked, Divergence
 from eventlab.display import html
+from eventlab.testing import given
 
 
 @el.event(name="html.Noted")
@@ -113,3 +117,49 @@ def test_a_notebook_names_the_folder_of_a_lab_as_seen_from_there_the_same_on_eve
     done = subprocess.run([sys.executable, "-c", IN_IPYTHON], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["Lab('shop', 0 events)", "text/html", "text/plain", "True"]
+
+
+@el.command
+class Note:
+    text: str
+
+
+@el.aggregate(name="html_pad")
+class Pad:
+    """Notes on a pad."""
+
+    texts: tuple[str, ...] = ()
+
+    def decide(self, command: Note) -> Iterator[Noted]:
+        if command.text in self.texts:
+            raise el.Rejected(f"{command.text} is there")
+        yield Noted(command.text)
+
+    def evolve(self, event: Noted) -> Self:
+        if event.text == "":
+            raise ValueError(HOSTILE)
+        return replace(self, texts=(*self.texts, event.text))
+
+
+def test_what_is_kept_is_drawn_with_its_state_and_what_stopped(lab: el.Lab) -> None:
+    lab.append("html_pad-1", [Noted("a"), Noted("")])
+    done = lab.rebuild(Pad)
+    assert "keys that stopped" in html.rebuilt_html(done)
+    base = lab.accept(Pad)
+    assert repr(base).startswith("ReadModelBase('html_pad', accepted, 1 rows at position 4, code ")
+    assert "accepted" in html.base_html(base)
+    with lab.run(Pad, background=True) as runner:
+        lab.wait(lab.head, Pad)
+        drawn = html.runner_html(runner)
+    assert "the loop: running" in drawn
+    assert "html_pad" in drawn
+    assert "the loop: stopped" in html.runner_html(runner)
+
+
+def test_a_scenario_is_drawn_and_its_texts_are_escaped() -> None:
+    done = given(Pad, Noted(HOSTILE)).when(Note("b"))
+    text = html.outcome_html(done)
+    assert "<script>" not in text
+    assert [word for word in ("given", "when", "then", "Noted", "Note", "texts") if word not in text] == []
+    assert "rejected" in html.outcome_html(given(Pad, Noted("b")).when(Note("b")))
+    assert "nothing" in html.outcome_html(given(Noted("b")).when(lambda lab: None))

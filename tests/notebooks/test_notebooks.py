@@ -96,7 +96,7 @@ def written(path: Path, *sources: str) -> Path:
 
 
 def test_the_first_notebook_and_the_one_about_time_are_there() -> None:
-    assert {"00_start_here", "05_query_time"} <= {path.stem for path in NOTEBOOKS}
+    assert {"00_start_here", "05_query_time", "07_projections"} <= {path.stem for path in NOTEBOOKS}
 
 
 def test_a_committed_notebook_is_what_execute_writes(path: Path) -> None:

@@ -99,10 +99,12 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def write(path: Path, seed: int) -> None:
-    """Append until somebody says stop."""
+    """Append until somebody says stop; every other writer moves a read model with its appends."""
     chance, going = random.Random(seed), [True]
     signal.signal(signal.SIGTERM, lambda *_: going.clear())
     with el.open(path, maintain=False) as lab:
+        if seed % 2:
+            lab.inline(MODELS[seed // 2 % len(MODELS)])
         while going:
             names = [f"jug-{chance.randrange(60)}" for _ in range(chance.randint(1, 8))]
             lab.append({name: [Poured(chance.randrange(100)) for _ in range(chance.randint(1, 3))] for name in names})
@@ -163,7 +165,7 @@ def judge(path: Path, book: Path) -> None:
             assert done.position == lab.head
             assert lab.table(model).equals(lab.table(model, engine="rows"))
         lab.store.collect(grace=0)  # type: ignore[attr-defined]
-        named = {Path(part.path).name for base in lab.store.read_models.of("default") for part in base.parts}
+        named = {Path(part.path).name for base in lab.store.read_models.of("default") for part in base.parts if part.path}
         left = {of.name for of in (path / "read_models").iterdir()}
         assert left == named, f"left over: {sorted(left - named)}; missing: {sorted(named - left)}"
     heard = [int(line) for line in book.read_text().split()]

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import eventlab as el
-from eventlab.errors import EvolveFailed, Late, ModelError, ReadOnly, UnknownType
+from eventlab.errors import EvolveFailed, InvalidValue, Late, ModelError, ReadOnly, UnknownType
 from eventlab.projections.consumers import CONSUMERS
 from eventlab.projections.read_models import StoppedWarning
 
@@ -239,6 +239,31 @@ def test_a_stream_whose_event_is_not_taken_is_parked_and_can_be_tried_again(lab:
     assert lab.retry(ring) == 1
     assert doorman.heard == [5, 8, 11, 13]
     assert len(lab.parked()) == 0
+
+
+def test_a_consumer_can_be_sent_back_or_forward(lab: el.Lab) -> None:
+    doorman.heard, doorman.refuses = [], set()
+    n = lab.append("door-1", [Knocked(1)] * 5).position
+    lab.run_until_idle(ring)
+    lab.rewind(ring, n - 2)
+    lab.run_until_idle(ring)
+    assert doorman.heard == [*range(1, n + 1), n - 1, n]
+    lab.append("door-1", [Knocked(1)] * 2)
+    lab.rewind(ring, lab.head)
+    lab.run_until_idle(ring)
+    assert doorman.heard[n:] == [n - 1, n]
+    for position in (-1, n + 3, True, "now"):
+        with pytest.raises(InvalidValue, match=f"0 to {n + 2}"):
+            lab.rewind(ring, position)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match=r"lab\.rebuild|takes a consumer"):
+        lab.rewind(Busy, 0)  # type: ignore[arg-type]
+    member = lab._member(ring, "another", 10.0)
+    member.balance(now=True)
+    with pytest.raises(el.EventlabError, match="4 of the 4 parts of ring are held"):
+        lab.rewind(ring)
+    member.leave()
+    lab.rewind(ring)
+    assert lab.status().filter(pl.col("name") == "ring")["lag"].item() == lab.head
 
 
 def test_two_members_share_the_streams_and_one_takes_over(tmp_path: Path) -> None:

@@ -1,0 +1,381 @@
+"""Given, when, then: tests of a model that read like the business, and expected rows for any projection.
+
+Each scenario runs in a throw-away lab: the given events are appended, the command goes through `lab.handle`, and what it
+appended is compared. A failure prints the scenario with the difference.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Final
+
+import polars as pl
+
+from eventlab.errors import InvalidValue, ModelError, Rejected
+from eventlab.lab import Clock, Lab, scratch
+from eventlab.model.events import New, command_type, event_type
+from eventlab.model.models import Model, model_of
+from eventlab.projections.handmade import Handmade
+
+#: When everything in a scenario happens, unless a clock is given.
+NOON: Final = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
+#: The id of the aggregate that a scenario is about.
+ID: Final = "1"
+#: So many events are also folded one after another into a read model, to see that a catch-up gives the same rows.
+FEW: Final = 50
+
+
+def given(*what: Any, clock: Clock | None = None) -> Given:
+    """A model and what happened before: events of one aggregate, or a mapping of streams to events.
+
+    `given(Order, ItemAdded(…)).when(PlaceOrder(…)).then(OrderPlaced(…))`, or `.rejected("…")`;
+    `given(DailyTotal, {"order-1": […], "order-2": […]}).expect([{"day": …, "total": …}])` for any projection, also one that
+    is written in SQL or as frames; without a model, `when` takes a function of the lab: for decisions on several streams.
+
+    >>> import eventlab as el
+    >>> from eventlab.testing import given
+    >>> @el.event
+    ... class LampLit:
+    ...     "Somebody lit the lamp."
+    >>> @el.command
+    ... class LightLamp:
+    ...     pass
+    >>> @el.aggregate
+    ... class Lamp:
+    ...     lit: bool = False
+    ...     def decide(self, command: LightLamp):
+    ...         if self.lit:
+    ...             raise el.Rejected("it burns already")
+    ...         yield LampLit()
+    ...     def evolve(self, event: LampLit) -> "Lamp":
+    ...         return Lamp(True)
+    >>> done = given(Lamp).when(LightLamp()).then(LampLit()).state(lit=True)
+    >>> done = given(Lamp, LampLit()).when(LightLamp()).rejected("burns")
+    """
+    model: Any = None
+    listed = list(what)
+    if listed and (isinstance(listed[0], Handmade) or _is_model(listed[0])):
+        model = listed.pop(0)
+    return Given(model, tuple(_pairs(model, listed)), clock or (lambda: NOON))
+
+
+@dataclass(frozen=True)
+class Given:
+    """What happened before, in a model's eyes; made by `given`."""
+
+    model: Any
+    past: tuple[tuple[str, Any], ...]
+    clock: Clock
+
+    def __repr__(self) -> str:
+        several = len({stream for stream, _ in self.past}) > 1
+        lines = [f"{stream}: {_event(event)}" if several else _event(event) for stream, event in self.past]
+        return "\n".join(_told("given", _named(self.model), lines))
+
+    def when(self, what: Any) -> Outcome:
+        """Let the model decide on a command; or let a function do what it does with the lab.
+
+        `Rejected` is an outcome. Any other error is the model's fault, or the test's, and comes through.
+        """
+        __tracebackhide__ = True
+        with self._lab() as lab:
+            head, before, of = lab.head, None, self._aggregate()
+            if _is_command(what):
+                if of is None:
+                    raise InvalidValue("a command is for an aggregate", hint="given(Order, …).when(AddItem(…))")
+                before = lab.load(of.cls, ID)
+            elif not callable(what):
+                raise InvalidValue(f"when({what!r}) takes a command, or a function of the lab", hint="its class: @el.command")
+            rejection = None
+            try:
+                if of is not None and _is_command(what):
+                    lab.handle(of.cls, ID, what)
+                else:
+                    what(lab)
+            except Rejected as why:
+                rejection = why
+            after = lab.load(of.cls, ID) if of is not None else None
+            found = tuple((event.stream, event.data) for event in lab.read(after=head))
+        return Outcome(self, what, found, rejection, before, after)
+
+    def expect(self, rows: Iterable[Mapping[str, Any]] | pl.DataFrame | Mapping[Any, Any]) -> Given:
+        """These rows, and no others, are the table of the model or projection then; in any order.
+
+        Rows are mappings of the columns that matter, a frame, or a mapping of keys to states. A model is folded in every way
+        there is: by its own `evolve`, by what the compiler makes of it, and event by event into a read model.
+        """
+        __tracebackhide__ = True
+        if self.model is None:
+            raise InvalidValue("expect is about the rows of a model or projection", hint="given(DailyTotal, …).expect(…)")
+        wanted = _rows(rows)
+        for how, frame in self._tables():
+            _compare(self, how, wanted, frame, loose=not isinstance(rows, pl.DataFrame))
+        return self
+
+    def table(self) -> pl.DataFrame:
+        """The rows, to be looked at."""
+        with self._lab() as lab:
+            model: Any = self.model
+            return lab.table(model)
+
+    # -- inside
+
+    def _lab(self) -> Lab:
+        lab = scratch(clock=self.clock, seed=0)
+        for stream, event in self.past:
+            lab.append(stream, [event])
+        return lab
+
+    def _aggregate(self) -> Model | None:
+        if self.model is None or isinstance(self.model, Handmade):
+            return None
+        of = model_of(self.model)
+        return of if of.category is not None else None
+
+    def _tables(self) -> Iterable[tuple[str, pl.DataFrame]]:
+        with self._lab() as lab:
+            if isinstance(self.model, Handmade):
+                yield "", self.table()
+                return
+            yield "by its evolve", lab.table(self.model, engine="rows")
+            yield "by the fold compiler", lab.table(self.model)
+        if len(self.past) <= FEW:
+            with scratch(clock=self.clock, seed=0) as lab:
+                for stream, event in self.past:
+                    lab.append(stream, [event])
+                    lab.catch_up(self.model)
+                yield "event by event", lab.table(self.model)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a command: its events with their streams or its rejection, and the states around it."""
+
+    given: Given
+    command: Any
+    appended: tuple[tuple[str, Any], ...]
+    rejection: Rejected | None
+    before: Any
+    after: Any
+
+    @property
+    def events(self) -> tuple[Any, ...]:
+        """The events that were appended."""
+        return tuple(event for _, event in self.appended)
+
+    def __repr__(self) -> str:
+        answer = [f"rejected: {self.rejection.message}"] if self.rejection else [_event(event) for event in self.events]
+        lines = [repr(self.given), *_told("when", "", [_event(self.command)]), *_told("then", "", answer or ["nothing"])]
+        lines += [f"        {name}: {old!r} → {new!r}" for name, old, new in self.changed]
+        return "\n".join(lines)
+
+    @property
+    def changed(self) -> tuple[tuple[str, Any, Any], ...]:
+        """The fields of the state that differ: name, before, after."""
+        if self.before is None or self.after is None:
+            return ()
+        return tuple(_differences(self.before, self.after))
+
+    def then(self, *events: Any) -> Outcome:
+        """These events were appended, in this order, and no others; none at all: nothing happened.
+
+        A mapping of streams to events says also where.
+        """
+        __tracebackhide__ = True
+        if self.rejection is not None:
+            self._fail(f"it was rejected: {self.rejection.message}", [f"- {_event(event)}" for event in _flat(events)])
+        if len(events) == 1 and isinstance(events[0], Mapping):
+            where: dict[str, list[Any]] = {}
+            for stream, event in self.appended:
+                where.setdefault(stream, []).append(event)
+            wanted = {stream: [_normal(event) for event in listed] for stream, listed in events[0].items()}
+            if where != wanted:
+                found = [f"+ {stream}: {_event(event)}" for stream, event in self.appended]
+                self._fail("it appended otherwise",
+                           [f"- {stream}: {_event(e)}" for stream, listed in wanted.items() for e in listed] + found)  # fmt: skip
+            return self
+        expected = [_normal(event) for event in events]
+        if list(self.events) != expected:
+            self._fail("it answered otherwise", _unlike(expected, self.events))
+        return self
+
+    def rejected(self, reason: str | None = None) -> Outcome:
+        """The command was rejected, and the reason says this (a regular expression that is found in it)."""
+        __tracebackhide__ = True
+        if self.rejection is None:
+            self._fail("it was not rejected", [f"+ {_event(event)}" for event in self.events] or ["+ nothing happened"])
+        elif reason is not None and not re.search(reason, self.rejection.message):
+            self._fail("it was rejected for another reason", [f"- {reason}", f"+ {self.rejection.message}"])
+        return self
+
+    def state(self, expected: Any = None, /, **values: Any) -> Outcome:
+        """The state after it is this one, or has these values."""
+        __tracebackhide__ = True
+        if self.after is None:
+            raise InvalidValue("only an aggregate has a state", hint="given(Order, …).when(…).then(…).state(status='placed')")
+        known = {of.name for of in fields(self.after)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InvalidValue(f"{type(self.after).__name__} has no field {unknown[0]!r}", hint=f"its fields: {sorted(known)}")
+        wanted = {} if expected is None else {of.name: getattr(expected, of.name) for of in fields(expected)}
+        wanted |= values
+        wrong = [name for name, value in wanted.items() if getattr(self.after, name) != value]
+        if wrong:
+            lines = [f"  {name}: expected {wanted[name]!r}, got {getattr(self.after, name)!r}" for name in wrong]
+            self._fail("the state after it is another", lines)
+        return self
+
+    def _fail(self, why: str, lines: Sequence[str]) -> None:
+        __tracebackhide__ = True
+        told = [why, repr(self.given), *_told("when", "", [_event(self.command)]), *_told("then", "", lines)]
+        raise AssertionError("\n".join(told))
+
+
+# -- telling ---------------------------------------------------------------------------------------------------------------
+
+
+def _told(word: str, first: str, lines: Sequence[str]) -> list[str]:
+    listed = [*([first] if first else []), *lines] or [""]
+    return [f"  {word if i == 0 else '':<6}{line}".rstrip() for i, line in enumerate(listed)]
+
+
+def _named(model: Any) -> str:
+    return "" if model is None else model.name if isinstance(model, Handmade) else model.__name__
+
+
+def _event(event: Any) -> str:
+    plain = event.event if isinstance(event, New) else event
+    return getattr(plain, "__name__", None) or repr(plain) if callable(plain) else repr(plain)
+
+
+def _differences(before: Any, after: Any) -> Iterable[tuple[str, Any, Any]]:
+    for of in fields(after):
+        old, new = getattr(before, of.name), getattr(after, of.name)
+        if old != new:
+            yield of.name, old, new
+
+
+def _unlike(expected: Sequence[Any], found: Sequence[Any]) -> list[str]:
+    """Lines of what was expected and what came, event by event; of the same type also field by field."""
+    lines: list[str] = []
+    for at in range(max(len(expected), len(found))):
+        wanted = expected[at] if at < len(expected) else None
+        came = found[at] if at < len(found) else None
+        if wanted == came and type(wanted) is type(came):
+            lines.append(f"  {_event(wanted)}")
+            continue
+        lines += [f"- {_event(wanted)}"] if at < len(expected) else []
+        lines += [f"+ {_event(came)}"] if at < len(found) else []
+        if type(wanted) is type(came) and is_dataclass(wanted):
+            lines += [f"    {name}: expected {old!r}, got {new!r}" for name, old, new in _differences(wanted, came)]
+    return lines or ["  nothing"]
+
+
+def _flat(events: Sequence[Any]) -> list[Any]:
+    return [e for of in events for e in ([x for listed in of.values() for x in listed] if isinstance(of, Mapping) else [of])]
+
+
+# -- rows ------------------------------------------------------------------------------------------------------------------
+
+
+def _rows(rows: Any) -> list[dict[str, Any]]:
+    if isinstance(rows, pl.DataFrame):
+        return rows.to_dicts()
+    if isinstance(rows, Mapping):
+        return [{"_id": key, **(dict(value) if isinstance(value, Mapping) else _fields(value))} for key, value in rows.items()]
+    listed = list(rows)
+    if not all(isinstance(row, Mapping) for row in listed):
+        raise InvalidValue("expected rows are mappings of columns to values", hint="expect([{'_id': 'UA', 'flights': 2}])")
+    return [dict(row) for row in listed]
+
+
+def _fields(state: Any) -> dict[str, Any]:
+    return {of.name: getattr(state, of.name) for of in fields(state)}
+
+
+def _compare(given: Given, how: str, wanted: list[dict[str, Any]], frame: pl.DataFrame, *, loose: bool) -> None:
+    __tracebackhide__ = True
+    named = [frame.columns if not loose else list(row) for row in wanted]
+    missing = [name for names in named for name in names if name not in frame.columns]
+    if missing:
+        raise InvalidValue(f"the table has no column {missing[0]!r}", hint=f"its columns: {', '.join(frame.columns)}")
+    left = [_plain(row) for row in frame.to_dicts()]
+    lacking = []
+    for row, names in zip(wanted, named, strict=True):
+        plain = _plain({name: row.get(name) for name in names})
+        same = next((at for at, found in enumerate(left) if all(found[name] == plain[name] for name in names)), None)
+        if same is None:
+            lacking.append(plain)
+        else:
+            del left[same]
+    if lacking or left:
+        shown = {name for names in named for name in names} or set(frame.columns)
+        others = [{name: value for name, value in row.items() if name in shown} for row in left]
+        lines = [*(f"- {_row(row)}" for row in lacking), *(f"+ {_row(row)}" for row in others)]
+        way = f" ({how})" if how else ""
+        raise AssertionError("\n".join([f"the rows are others{way}", repr(given), *_told("rows", "", lines)]))
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with its sequences as lists and its sets sorted, as a frame has them."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, (set, frozenset)):
+            return sorted(map(of, value))
+        if isinstance(value, (list, tuple)):
+            return [of(item) for item in value]
+        return getattr(value, "value", value) if hasattr(value, "_value_") else value
+
+    return {name: of(value) for name, value in row.items()}
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in row.items())
+
+
+# -- what is given ---------------------------------------------------------------------------------------------------------
+
+
+def _is_model(what: Any) -> bool:
+    if not isinstance(what, type):
+        return False
+    try:
+        model_of(what)
+    except ModelError:
+        return False
+    return True
+
+
+def _is_command(what: Any) -> bool:
+    try:
+        command_type(type(what))
+    except ModelError:
+        return False
+    return True
+
+
+def _normal(event: Any) -> Any:
+    plain = event.event if isinstance(event, New) else event
+    return event_type(type(plain)).normal(plain)
+
+
+def _pairs(model: Any, listed: Sequence[Any]) -> Iterable[tuple[str, Any]]:
+    """The given events with their streams, in their order."""
+    category = "given"
+    if model is not None and not isinstance(model, Handmade) and (of := model_of(model)).category is not None:
+        category = of.category or category
+    for part in listed:
+        if isinstance(part, Mapping):
+            for stream, events in part.items():
+                yield from ((stream, event) for event in events)
+        elif isinstance(part, (list, tuple)):
+            yield from _pairs(model, part)
+        else:
+            plain = part.event if isinstance(part, New) else part
+            event_type(type(plain))
+            yield f"{category}-{ID}", part
+
+
