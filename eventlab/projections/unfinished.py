@@ -12,15 +12,19 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
 from eventlab.replay.lift.scan import Part
 from eventlab.store.base import pack, unpack
 from eventlab.store.read_models import Parked
+
+#: Seconds that a rebuild takes before anything of it is kept.
+PATIENCE: Final = 1.0
 
 
 class Unfinished:
@@ -32,6 +36,9 @@ class Unfinished:
         self._said = 0
         self._parts = 0
         self._lock = threading.Lock()
+        self._began = time.monotonic()
+        #: Parts that are finished and not written: what takes no longer than this is not worth it.
+        self._held: list[tuple[str, pa.Table]] = []
         self.until = 0
         #: Parts that were found.
         self.found = 0
@@ -81,7 +88,12 @@ class Unfinished:
 
     def put(self, part: Part, table: pa.Table) -> None:
         """One more is finished."""
-        self._write(f"part-{_name(part)}", table, ())
+        with self._lock:
+            self._held.append((f"part-{_name(part)}", table))
+            due = time.monotonic() - self._began >= PATIENCE
+            held, self._held = (self._held, []) if due else ([], self._held)
+        for name, rows in held:
+            self._write(name, rows, ())
         self._done()
 
     def _done(self) -> None:

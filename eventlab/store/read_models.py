@@ -7,8 +7,10 @@ other code made lie beside it until they are accepted.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import io
 import json
 import secrets
 import shutil
@@ -19,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import IO, Any, Final, Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -37,6 +39,8 @@ State = Literal["accepted", "candidate", "previous"]
 REWRITE_SHARE: Final = 0.25
 #: So many bytes of rows are kept decoded in a process.
 DECODED_BYTES: Final = 512 << 20
+#: A table of so many rows is written on every core.
+MANY_ROWS: Final = 50_000
 #: An inline read model takes so many events on within an append, and no more.
 INLINE_GAP: Final = 10_000
 
@@ -105,6 +109,13 @@ class Rows:
             asked = pl.Series(pl.from_arrow(newer.column(self.keys[0]))).gather(fresh)
             order = np.insert(order, self._series().search_sorted(asked).to_numpy().astype(np.int64), size + fresh)
         return gathered([self.table, newer], order)
+
+    def over(self, newer: pa.Table) -> Rows:
+        """The same as rows; where no key is new, what is known of the keys is kept."""
+        made = Rows(self.with_rows(newer), self.keys)
+        if len(made) == len(self):
+            made._column = self._column
+        return made
 
     def _with_replaced(self, at: np.ndarray[Any, Any], newer: pa.Table) -> pa.Table:
         """Every key is there: the keys stay, and numbers are written over a copy, which is quicker than gathering."""
@@ -212,7 +223,7 @@ class ReadModelBase:
     def _whole(self) -> Rows:
         first, *newer = self.parts
         rows = first.rows()
-        return rows if not newer else Rows(rows.with_rows(_together(newer, self.keys).table), self.keys)
+        return rows if not newer else rows.over(_together(newer, self.keys).table)
 
     def table(self) -> pa.Table:
         """All rows at the checkpoint, sorted by key."""
@@ -443,6 +454,8 @@ class MemoryReadModels:
 
 # -- on disk ---------------------------------------------------------------------------------------------------------------
 
+#: The name in a file's metadata of the Arrow schema that its table has here.
+_SCHEMA: Final = "eventlab.schema"
 _COLUMNS: Final = "tenant, name, fingerprint, state, position, rows, keys, parts, parked"
 _INLINE: Final = "tenant, name, fingerprint, key, row"
 
@@ -639,10 +652,9 @@ class DiskReadModels:
         kind = "" if whole else ".delta"
         path = self._root / "read_models" / f"{name}-{position:019d}-{secrets.token_hex(4)}{kind}.parquet"
         # Any reader of the file can tell what it is, and as of when.
-        said = {"eventlab": json.dumps({"model": name, "fingerprint": fingerprint, "position": position, "rows": "all" if whole
-                                        else "those replaced since the file before"})}  # fmt: skip
-        stored = table.replace_schema_metadata(said)
-        write_durably(path, lambda file: pq.write_table(stored, file, compression="zstd", compression_level=1), self._disk)
+        said = {"model": name, "fingerprint": fingerprint, "position": position, "rows": "all" if whole
+                else "those replaced since the file before"}  # fmt: skip
+        write_durably(path, lambda file: _write_parquet(table, file, json.dumps(said)), self._disk)
         file = _File(path, self._disk.digest(path), tuple(keys))
         file.decoded = Rows(table, keys)
         with self._lock:
@@ -709,9 +721,44 @@ class _File:
                 raise Damaged(
                     f"the read model {self.path} is not what was written", hint="delete it or rebuild: eventlab rebuild"
                 )
-            table = pq.read_table(pa.BufferReader(self._buffer)).replace_schema_metadata(None).combine_chunks()
+            table = _read_parquet(self._buffer)
             found = self.decoded = Rows(table, self.keys)
         return found
+
+
+def _write_parquet(table: pa.Table, file: IO[bytes], said: str) -> None:
+    """A table as Parquet; a large one by Polars, which does so on every core, if it has all of its types.
+
+    Polars has texts and lists of its own: what they were is noted in the file, for `_read_parquet`.
+    """
+    if len(table) < MANY_ROWS or not all(_known_to_polars(field.type) for field in table.schema):
+        stored = table.replace_schema_metadata({"eventlab": said})
+        pq.write_table(stored, file, compression="zstd", compression_level=1)
+        return
+    meant = base64.b64encode(table.schema.serialize().to_pybytes()).decode()
+    buffer = io.BytesIO()
+    frame = pl.DataFrame(pl.from_arrow(table))
+    frame.write_parquet(
+        buffer, compression="zstd", compression_level=1, statistics=False, metadata={"eventlab": said, _SCHEMA: meant}
+    )
+    file.write(buffer.getbuffer())
+
+
+def _read_parquet(buffer: pa.Buffer) -> pa.Table:
+    """The table that `_write_parquet` wrote."""
+    file = pq.ParquetFile(pa.BufferReader(buffer))
+    meant = (file.metadata.metadata or {}).get(_SCHEMA.encode())
+    table = file.read().replace_schema_metadata(None)
+    if meant is not None:
+        table = table.cast(pa.ipc.read_schema(pa.BufferReader(base64.b64decode(meant))))
+    return table.combine_chunks()
+
+
+def _known_to_polars(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind):
+        return _known_to_polars(kind.value_type)
+    same = (pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.date32(), pa.timestamp("us", "UTC"))
+    return kind in same or pa.types.is_decimal(kind)
 
 
 def base_of_row(row: Sequence[Any], part: Callable[[Sequence[Any], Sequence[str]], Part]) -> ReadModelBase:

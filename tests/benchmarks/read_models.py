@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
+import pyarrow.compute as pc
 from generate import ItemAdded, Order, orders
 
 import eventlab as el
@@ -63,7 +63,9 @@ def measure(events: int, new: int, folder: Path) -> list[dict[str, Any]]:
 
     def row(what: str, against: str, ours: float, theirs: float, floor: str, *, less: bool = True) -> None:
         ratio = ours / theirs if less else theirs / ours
-        rows.append({"what": what, "against": against, "ours": ours, "theirs": theirs, "ratio": ratio, "floor": floor})
+        rows.append(
+            {"what": what, "against": against, "ours": ours, "theirs": theirs, "ratio": ratio, "floor": floor, "equal": True}
+        )
 
     with el.open(folder / "log", maintain=False) as lab:
         lab.ingest(log.sources(), source="orders", recorded_at="occurred_at")
@@ -92,7 +94,7 @@ def measure(events: int, new: int, folder: Path) -> list[dict[str, Any]]:
             seconds, done = timed(lambda: lab.catch_up(Order))
             ours.append(seconds)
             table = lab.store.read_models.accepted("default")["order"].table()
-            assert pa.compute.sum(table["total"]).as_py() == by_hand["total"].sum()
+            assert pc.sum(table["total"]).as_py() == by_hand["total"].sum()
             assert done.events == len(fresh)
         row(f"catch up with {new:,} events", "a merge by hand in memory", min(ours), min(hand), "≤ 3", less=True)
         row(f"catch up with {new:,} events", "the rebuild", min(ours), min(whole), "≤ 0.02", less=True)
@@ -103,8 +105,13 @@ def measure(events: int, new: int, folder: Path) -> list[dict[str, Any]]:
             lab.append({f"order-{name}": [ItemAdded("hat", 1, el.money("2.50"))] for name in names})
             base = lab.store.read_models.accepted("default")["order"]
             cut = lab.store.cut()
-            tails.append(timed(partial(read_models.current, of, cut, "default", cut.head, base))[0])
-            parts.append(timed(partial(apart, lab, base, cut))[0])
+            read, both = partial(read_models.current, of, cut, "default", cut.head, base), partial(apart, lab, base, cut)
+            # Whoever comes first decodes the hot tail for both, so they take turns.
+            if turn % 2:
+                parts.append(timed(both)[0])
+            tails.append(timed(read)[0])
+            if not turn % 2:
+                parts.append(timed(both)[0])
             lab.catch_up(Order)
         row(f"read with {new:,} events in the tail", "the base, and the fold of these", min(tails), min(parts), "≤ 1.5")
     # Live.

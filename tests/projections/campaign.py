@@ -27,7 +27,7 @@ import polars as pl
 
 import eventlab as el
 from eventlab.model.models import model_of
-from eventlab.projections import read_models
+from eventlab.projections import read_models, unfinished
 from eventlab.replay.lift import run, scan
 from eventlab.store import compact
 
@@ -76,7 +76,7 @@ MODELS = (Jug, Pourers)
 
 def short() -> None:
     """Small numbers for what is large as a rule: every way is taken within a few hundred events."""
-    read_models.LONG, read_models.STRIDE = 40, 60  # type: ignore[misc]
+    read_models.LONG, read_models.STRIDE, unfinished.PATIENCE = 40, 60, 0  # type: ignore[misc]
     run._SMALL, scan.PART_ROWS = 0, 32  # type: ignore[misc]
     compact.BUCKET_ROWS, compact.BUCKET_STREAMS = 64, 8  # type: ignore[misc]
 

@@ -535,13 +535,14 @@ def test_a_rebuild_that_was_interrupted_is_taken_up_where_it_was(
 ) -> None:
     from projections.campaign import Jug, Poured, Pourers
 
-    from eventlab.projections import read_models
+    from eventlab.projections import read_models, unfinished
     from eventlab.projections.unfinished import Unfinished
     from eventlab.replay.lift import run, scan
     from eventlab.store import compact
 
     monkeypatch.setattr(read_models, "LONG", 100)
     monkeypatch.setattr(read_models, "STRIDE", 50)
+    monkeypatch.setattr(unfinished, "PATIENCE", 0)
     monkeypatch.setattr(run, "_SMALL", 0)
     monkeypatch.setattr(scan, "PART_ROWS", 32)
     monkeypatch.setattr(compact, "BUCKET_ROWS", 64)

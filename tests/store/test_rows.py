@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventlab.store import read_models
 from eventlab.store.read_models import Rows
 
 VALUES = {
@@ -56,3 +61,32 @@ def test_newer_rows_take_the_place_of_those_of_their_keys(data: st.DataObject, s
     assert found.schema == before.schema
     # What was given is not written over.
     assert before.to_pylist() == table(shape, old).to_pylist()
+
+
+@pytest.mark.parametrize("many", [0, 10**9], ids=["by Polars", "by PyArrow"])
+def test_a_table_comes_back_from_its_file_as_it_was(many: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(read_models, "MANY_ROWS", many)
+    moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    columns = {
+        "_id": pa.array(["a", "b", None]),
+        "n": pa.array([1, None, -(2**63)]),
+        "x": pa.array([0.5, float("nan"), None]),
+        "ok": pa.array([True, None, False]),
+        "day": pa.array([moment.date(), None, dt.date(1, 1, 1)]),
+        "at": pa.array([moment, None, moment], pa.timestamp("us", "UTC")),
+        "total": pa.array([Decimal("1.10"), None, Decimal("-9999999999999999.99")], pa.decimal128(18, 2)),
+        "wide": pa.array([Decimal(1), None, Decimal(10**37)], pa.decimal128(38, 0)),
+        "texts": pa.array([["x", None], None, []], pa.list_(pa.string())),
+        "nested": pa.array([[[1], []], None, []], pa.list_(pa.list_(pa.int64()))),
+    }
+    fields = [pa.field(name, array.type, metadata={"tag": name}) for name, array in columns.items()]
+    table = pa.table(list(columns.values()), schema=pa.schema(fields))
+    path = tmp_path / "x.parquet"
+    with path.open("wb") as file:
+        read_models._write_parquet(table, file, "{}")
+    found = read_models._read_parquet(pa.py_buffer(path.read_bytes()))
+    assert found.schema == table.schema
+    assert [field.metadata[b"tag"] for field in found.schema] == [name.encode() for name in columns]
+    assert str(found.to_pylist()) == str(table.to_pylist())
+    assert pq.read_metadata(path).metadata[b"eventlab"] == b"{}"
+    assert len(pl.read_parquet(path)) == 3
