@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar, overload
 
-from eventlab.errors import Conflict, EventlabError, EvolveFailed, InvalidValue, NotHandled, Refused, SchemaConflict
-from eventlab.model.events import EVENTS, EventType, New, event_type
+from eventlab.errors import EventlabError, EvolveFailed, InvalidValue, NotHandled, Refused, SchemaConflict
+from eventlab.model.events import EVENTS, EventType, New, command_type, event_type
 from eventlab.model.ids import derived, uuid7s
 from eventlab.model.meta import Context, Recorded
 from eventlab.model.models import Model
 from eventlab.model.names import check_plain, split_stream
 from eventlab.model.schema import Schema
 from eventlab.model.types import moment_us
-from eventlab.store.base import MAX_APPEND_EVENTS, MAX_PAYLOAD_BYTES, MAX_TAGS, Appended, Draft
+from eventlab.store.base import MAX_APPEND_EVENTS, MAX_PAYLOAD_BYTES, MAX_TAGS, Appended, Draft, pack
 
 M = TypeVar("M")
 ATTEMPTS = 3
@@ -23,12 +24,66 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Handled(Generic[M]):
-    """What a command did: its events, where they are, and the state and version after them."""
+    """What a command did: its events, where they are, and the state and version after them.
+
+    `repeated` says that it was handled before, under the same id; `attempts` how often it was decided, after lost races.
+    """
 
     events: tuple[Any, ...]
     positions: tuple[int, ...]
     state: M
     version: int
+    command_id: str | None = None
+    repeated: bool = False
+    attempts: int = 1
+
+    @property
+    def position(self) -> int:
+        """The last position; 0 where nothing was appended."""
+        return self.positions[-1] if self.positions else 0
+
+
+@dataclass(frozen=True)
+class Preview(Generic[M]):
+    """What a command would do now: its events, the state before and after them, and the version it was decided on."""
+
+    events: tuple[Any, ...]
+    before: M
+    state: M
+    version: int
+
+    @property
+    def changed(self) -> tuple[tuple[str, Any, Any], ...]:
+        """The fields of the state that would differ: name, before, after."""
+        return changed(self.before, self.state)
+
+
+@dataclass(frozen=True)
+class Handling:
+    """A command on its way to its aggregate, as middleware sees it."""
+
+    model: type[Any]
+    id: str
+    command: Any
+    command_id: str | None = None
+    attempts: int = ATTEMPTS
+
+
+#: Wraps the handling of every command: does what it likes before and after `proceed(handling)`, or raises instead.
+Middleware = Callable[[Handling, Callable[[Handling], Handled[Any]]], Handled[Any]]
+
+
+def changed(before: Any, after: Any) -> tuple[tuple[str, Any, Any], ...]:
+    """The fields of two states that differ: name, before, after."""
+    found = ((of.name, getattr(before, of.name), getattr(after, of.name)) for of in fields(after))
+    return tuple((name, old, new) for name, old, new in found if old != new)
+
+
+def digest_of(model: Model, stream: str, command: Any) -> bytes:
+    """Sixteen bytes of what a command says, and to whom."""
+    kind = command_type(type(command))
+    said = pack([model.name, stream, kind.name, list(kind.encode(command))])
+    return hashlib.blake2b(said, digest_size=16, person=b"eventlab command").digest()
 
 
 class Decision(Sequence[Recorded]):
@@ -170,11 +225,17 @@ def refuse_renamed(schemas: Iterable[Schema], known: Mapping[tuple[str, int], Sc
 # -- commands --------------------------------------------------------------------------------------------------------------
 
 
-def decide(model: Model, state: Any, command: Any) -> list[Any]:
-    """The events that a model answers a command with; `Rejected` passes through."""
+def check(model: Model, command: Any) -> None:
+    """Refuse a command that is not valid, or that the model does not decide on, before the model sees it."""
     if model.decide is None:
         raise NotHandled(f"{model.cls.__name__} has no decide", hint="add decide(self, command) -> Iterator[Event]")
     model.check_command(command)
+
+
+def decide(model: Model, state: Any, command: Any) -> list[Any]:
+    """The events that a model answers a command with; `Rejected` passes through."""
+    check(model, command)
+    assert model.decide is not None
     answer = model.decide(state, command)
     if answer is None:
         return []
@@ -184,30 +245,11 @@ def decide(model: Model, state: Any, command: Any) -> list[Any]:
     return events
 
 
-def handle(
-    load: Callable[[], tuple[Any, int]],
-    append: Callable[[list[Any], int], Appended],
-    model: Model,
-    command: Any,
-    attempts: int,
-) -> Handled[Any]:
-    """Load, decide, append with the version seen; on a lost race load and decide again, `attempts` times in all."""
-    for attempt in range(1, attempts + 1):
-        state, version = load()
-        events = decide(model, state, command)
-        if not events:
-            return Handled((), (), state, version)
-        # Before the append: an event that this model cannot take is not stored.
-        for event in events:
-            state = _evolved(model, state, event.event if isinstance(event, New) else event)
-        try:
-            done = append(events, version)
-        except Conflict:
-            if attempt == attempts:
-                raise
-            continue
-        return Handled(tuple(events), done.positions, state, done.versions[-1])
-    raise InvalidValue(f"attempts={attempts}: handling takes at least one")
+def after(model: Model, state: Any, events: Iterable[Any]) -> Any:
+    """The state after events that are about to be appended: one that the model cannot take is not stored."""
+    for event in events:
+        state = _evolved(model, state, event.event if isinstance(event, New) else event)
+    return state
 
 
 def _evolved(model: Model, state: Any, event: Any) -> Any:

@@ -70,6 +70,10 @@ class Behind(TryAgain):
     """An inline read model is too far behind the log to be moved on within an append."""
 
 
+class HandledBefore(TryAgain):
+    """A command was handled under this id already, by someone else at the same time."""
+
+
 class Late(TryAgain):
     """What was waited for did not happen within the time allowed."""
 

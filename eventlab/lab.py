@@ -6,62 +6,53 @@ import contextlib
 import datetime as dt
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from eventlab import commands
-from eventlab.commands import ATTEMPTS, Decision, Drafting, Handled
 from eventlab.determinism.check import Checked, check
 from eventlab.determinism.variants import VARIANTS
-from eventlab.errors import Behind, Conflict, InvalidValue, ReadOnly, Unsupported
+from eventlab.errors import InvalidValue, ReadOnly, Unsupported
 from eventlab.integration import ingest as ingesting
 from eventlab.integration.export import Exported, export
-from eventlab.keeping import Keeper
-from eventlab.model.events import New, event_type
-from eventlab.model.filters import EVERYTHING, Filter, stream
+from eventlab.model.events import event_type
+from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.model.ids import seeded
 from eventlab.model.meta import DEFAULT_TENANT, Context, context, current_context
 from eventlab.model.models import Model
 from eventlab.model.names import check_plain
 from eventlab.model.types import moment_us
-from eventlab.projections.inline import FLUSH_ROWS, InlineModel
-from eventlab.projections.read_models import catch_up, flush
 from eventlab.projections.runner import Runner
 from eventlab.store.backup import BackedUp, backup
-from eventlab.store.base import ALL, Appended, Condition, Snapshot, Store, Tenant
+from eventlab.store.base import ALL, Snapshot, Store, Tenant
 from eventlab.store.compact import Compacted
 from eventlab.store.disk import DiskStore, open_store
-from eventlab.store.maintain import LARGE_INGEST, POLICY, Maintenance, Policy, maintenance_of
+from eventlab.store.maintain import LARGE_INGEST, POLICY, Policy, maintenance_of
 from eventlab.store.memory import MemoryStore
-from eventlab.temporal.moment import Moment, Time, instant, resolve
+from eventlab.temporal.moment import Moment, Time, resolve
 from eventlab.temporal.reader import Progress, quiet
+from eventlab.writing import Clock as Clock
+from eventlab.writing import Writer
 
 M = TypeVar("M")
-Clock = Callable[[], dt.datetime]
-
 #: Where progress is shown; `display` registers something that a person sees.
 default_progress: Progress = quiet
 
 
-class Lab(Keeper):
+class Lab(Writer):
     """A log with everything that can be done with it; made by `open` or `scratch`.
 
     Reads see the log as it is now; `at` gives the same reads at another moment. A lab can be used from several threads.
     """
 
     def __init__(self, store: Store, tenant: Tenant, *, clock: Clock, chance: Callable[[int], bytes], path: Path | None) -> None:
-        super().__init__(store, tenant, lambda what, total: default_progress(what, total))
+        super().__init__(
+            store, tenant, lambda what, total: default_progress(what, total), clock=clock, chance=chance
+        )
         self.path = path
-        self._clock = clock
-        self._chance = chance
         self._closed = False
-        self._maintenance: Maintenance | None = None
         self._runners: list[Runner] = []
-        self._inlined: dict[str, Model] = {}
-        #: Rows that inline read models have left in the catalog, by name.
-        self._left: dict[str, int] = {}
 
     def __repr__(self) -> str:
         where = str(self.path) if self.path is not None else "in memory"
@@ -97,135 +88,7 @@ class Lab(Keeper):
         """Whether this lab only reads."""
         return self._store.read_only
 
-    # -- writing
-
-    def append(
-        self,
-        to: str | Mapping[str, Sequence[Any]],
-        events: Sequence[Any] | None = None,
-        *,
-        expected: int | Mapping[str, int] | None = None,
-        key: str | None = None,
-        occurred_at: dt.datetime | str | None = None,
-        tags: Sequence[str] = (),
-        condition: Condition | tuple[Filter, int] | None = None,
-    ) -> Appended:
-        """Append events to a stream, or to several at once: all of them or none.
-
-        `expected` is the version (0 for a new stream) that the streams must be at, else `Conflict` with the events that came
-        between. `condition` is a filter and a position: the append is a `Conflict` if anything the filter picks came after it
-        (see `decide_on`). `key` makes the append safe to repeat: the second time changes nothing and gives the old positions.
-        Without `key`, `expected` or ids of your own a repeat is a new append.
-        """
-        pairs = self._pairs(to, events)
-        wanted = self._expected(to, expected)
-        tenant = self._one_tenant("append")
-        for cls in dict.fromkeys(type(event.event if isinstance(event, New) else event) for _, event in pairs):
-            kind = event_type(cls)
-            if not kind.stale:
-                self._bind(kind.cls, kind.name)
-        now = moment_us(self._clock(), "the clock")
-        shared = Drafting(
-            current_context(),
-            tenant,
-            key,
-            instant(occurred_at) if occurred_at is not None else None,
-            tuple(tags),
-            now // 1000,
-            self._chance,
-        )
-        drafts, own = commands.drafts(pairs, shared)
-        if not drafts:
-            return Appended()
-        self._refuse_renamed([draft.schema for draft in drafts])
-        inline = [InlineModel(of, tenant) for of in self._inlined.values()]
-        holds = _condition(condition)
-        try:
-            while True:
-                try:
-                    done = self._store.append(
-                        drafts, tenant=tenant, expected=wanted, repeats=own, condition=holds, now=now, inline=inline
-                    )
-                    break
-                except Behind as behind:
-                    catch_up(self._inlined[behind.name], self._store, tenant)
-        except Conflict as conflict:
-            if "condition" in conflict.facts:
-                between = self.read(conflict.condition.filter, after=conflict.condition.after).list()
-            else:
-                between = [e for e in self.read(stream(conflict.stream)) if e.version > conflict.expected]
-            conflict.facts["events"] = between
-            raise
-        for of in inline:
-            self._left[of.name] = left = self._left.get(of.name, 0) + of.left
-            if left >= FLUSH_ROWS:
-                flush(of.model, self._store, tenant)
-                self._left[of.name] = 0
-        if self._maintenance is not None:
-            self._maintenance.written()
-        return done
-
-    @contextlib.contextmanager
-    def decide_on(self, filter: Filter) -> Iterator[Decision]:
-        """Decide on any events, of whatever streams: what the filter picks is read once, and what is appended to it in the
-        block is stored at its end, all or nothing, unless anything the filter picks came in between (`Conflict`).
-
-        Raise `Rejected`, or anything, and nothing is stored. Others call this a dynamic consistency boundary.
-
-        >>> import eventlab as el
-        >>> @el.event
-        ... class SeatTaken:
-        ...     "A student took one of the seats."
-        ...     course: el.Tag[str]
-        >>> lab = el.scratch()
-        >>> with lab.decide_on(el.events(SeatTaken) & el.tag(course="c1")) as seen:
-        ...     if len(seen) < 30:
-        ...         seen.append("course-c1", SeatTaken("c1"))
-        >>> seen.done.positions
-        (1,)
-        """
-        head = self.head
-        decision = Decision(self.read(filter, until=head).list(), head)
-        yield decision
-        if decision.appending:
-            decision.done = self.append(decision.appending, condition=Condition(filter, head))
-
-    def decide(self, filter: Filter, function: Callable[[Decision], object], *, attempts: int = ATTEMPTS) -> Appended:
-        """Read what a filter picks, let `function` append to it, and store that; read and decide again on a lost race.
-
-        `function` takes the events seen, as `decide_on` gives them, and may run `attempts` times.
-        """
-        for attempt in range(1, attempts + 1):
-            try:
-                with self.decide_on(filter) as seen:
-                    function(seen)
-            except Conflict:
-                if attempt == attempts:
-                    raise
-            else:
-                return seen.done
-        raise InvalidValue(f"attempts={attempts}: deciding takes at least one")
-
-    def handle(self, model: type[M], id: str, command: Any, *, attempts: int = ATTEMPTS) -> Handled[M]:
-        """Load, decide, append: the events a command leads to, and the state after them.
-
-        On a lost race it loads and decides again, `attempts` times in all. `Rejected` is the model's answer; nothing is
-        stored then.
-        """
-        of = self._model(model)
-        if of.category is None:
-            raise Unsupported(f"{of.cls.__name__} is a projection; commands go to aggregates")
-        name = f"{of.category}-{id}"
-
-        def load() -> tuple[Any, int]:
-            loaded = self.loaded(model, id)
-            return loaded.state, loaded.version
-
-        done = commands.handle(load, lambda events, version: self.append(name, events, expected=version), of, command, attempts)
-        if of.takes_meta and done.events:
-            # The fold wants to know where the events are: as of the last of them, whoever else has appended since.
-            return Handled(done.events, done.positions, self.at(position=done.positions[-1]).load(model, id), done.version)
-        return done
+    # -- who acts
 
     def context(
         self,
@@ -344,28 +207,6 @@ class Lab(Keeper):
         if not self.read_only:
             self._store.save_snapshot(tenant, stream, model.name, snapshot)
 
-    def _pairs(self, to: str | Mapping[str, Sequence[Any]], events: Sequence[Any] | None) -> list[tuple[str, Any]]:
-        if isinstance(to, str):
-            if events is None or isinstance(events, (str, bytes)) or not isinstance(events, Iterable):
-                raise InvalidValue(
-                    f"append({to!r}, …) takes a list of events, and got {events!r}", hint="lab.append('order-7', [event])"
-                )
-            return [(to, event) for event in events]
-        if events is not None:
-            raise InvalidValue("append takes a stream and its events, or one mapping of streams to events")
-        return [(name, event) for name, listed in to.items() for event in listed]
-
-    def _expected(self, to: str | Mapping[str, Sequence[Any]], expected: int | Mapping[str, int] | None) -> dict[str, int]:
-        if expected is None:
-            return {}
-        given = {to: expected} if isinstance(to, str) and not isinstance(expected, Mapping) else expected
-        if not isinstance(given, Mapping):
-            raise InvalidValue("several streams take expected={stream: version}", hint="{'account-1': 4, 'account-2': 9}")
-        for name, version in given.items():
-            if isinstance(version, bool) or not isinstance(version, int) or version < 0:
-                raise InvalidValue(f"expected version of {name!r} is {version!r}", hint="a whole number; 0 for a new stream")
-        return dict(given)
-
 
 def open(
     path: str | os.PathLike[str],
@@ -412,18 +253,6 @@ def _tenant(store: DiskStore, tenant: Tenant | None) -> Tenant:
             tenants=sorted(names),
         )
     return DEFAULT_TENANT
-
-
-def _condition(given: Condition | tuple[Filter, int] | None) -> Condition | None:
-    if given is None or isinstance(given, Condition):
-        return given
-    try:
-        filter, after = given
-    except (TypeError, ValueError):
-        filter, after = None, None
-    if not isinstance(filter, Filter) or isinstance(after, bool) or not isinstance(after, int) or after < 0:
-        raise InvalidValue(f"condition={given!r} is not a filter and a position", hint='(el.tag(course="c1"), lab.head)')
-    return Condition(filter, after)
 
 
 def _utc_now() -> dt.datetime:

@@ -219,8 +219,14 @@ class CommandType:
         """Refuse a command whose values do not fit its types, before any model sees it."""
         if self.stale:
             raise StaleType(f"this {self.name} is an instance of a class that was defined again since", hint="make it again")
+        self.encode(command)
+
+    def encode(self, command: Any) -> tuple[Any, ...]:
+        """The stored form of a command's values; `InvalidValue` names the field that does not fit."""
+        out: list[Any] = []
         for name, kind in self.fields:
-            kind.put(getattr(command, name), f"{self.name}.{name}", [])
+            kind.put(getattr(command, name), f"{self.name}.{name}", out)
+        return tuple(out)
 
 
 @dataclass_transform(frozen_default=True)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from eventlab.errors import Busy, ModelError
 from eventlab.model.filters import EVERYTHING, Filter
+from eventlab.model.meta import context
 from eventlab.model.names import check_plain
 from eventlab.store.base import Store
 from eventlab.store.read_models import Parked
@@ -236,8 +237,7 @@ class Member:
             if event.stream != of.stream:
                 continue
             try:
-                self.consumer.function(event)
-                self.handled += 1
+                self._tell(event)
             except Exception as why:
                 rest = [p for p in at.parked if p.stream != of.stream]
                 left = replace(_parked(event, why), waiting=max(of.waiting - waited, 0))
@@ -246,6 +246,13 @@ class Member:
             waited += 1
         self._mine[part] = replace(at, parked=tuple(p for p in at.parked if p.stream != of.stream))
         return True
+
+    def _tell(self, event: Any) -> None:
+        """Call the function: what it writes belongs to the conversation of the event, which is its cause."""
+        of = event.correlation_id or event.event_id
+        with context(actor=event.actor, tenant=event.tenant, correlation_id=of, causation_id=event.event_id):
+            self.consumer.function(event)
+        self.handled += 1
 
     def _hand(self, event: Any, part: int) -> None:
         at = self._mine[part]
@@ -256,8 +263,7 @@ class Member:
             return
         for attempt in range(1, self.consumer.attempts + 1):
             try:
-                self.consumer.function(event)
-                self.handled += 1
+                self._tell(event)
                 return
             except Exception as why:
                 if attempt == self.consumer.attempts:

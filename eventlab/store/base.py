@@ -31,6 +31,7 @@ from eventlab.model.types import back_of
 from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, fits, payload_array, payload_columns, python_type, stored_column
 
 if TYPE_CHECKING:
+    from eventlab.store.handled import Commands, Done
     from eventlab.store.read_models import Inline, ReadModels
     from eventlab.store.work import Work
 
@@ -284,6 +285,11 @@ class Store(Protocol):
         ...
 
     @property
+    def commands(self) -> Commands:
+        """What is kept of commands."""
+        ...
+
+    @property
     def work(self) -> Work:
         """Who works through the log, and how far: leases, checkpoints."""
         ...
@@ -298,12 +304,14 @@ class Store(Protocol):
         condition: Condition | None = None,
         now: int | None = None,
         inline: Sequence[Inline] = (),
+        commands: Sequence[Done] = (),
     ) -> Appended:
         """Append all drafts or none.
 
         `expected` are the versions that streams must be at, `condition` what must not have been appended; `repeats` says
         that the ids are the caller's own, so that an append may be one that was done before. Read models that are `inline`
-        move with the log, or nothing is stored; `Behind` where one has to be caught up before.
+        move with the log, or nothing is stored; `Behind` where one has to be caught up before. `commands` are kept with their
+        events; `HandledBefore` where one of them was.
         """
         ...
 

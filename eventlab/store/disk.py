@@ -45,6 +45,7 @@ from eventlab.store.compact import Compacted
 from eventlab.store.cut import DiskCut, HotStream, Layout, TypesOf
 from eventlab.store.files import LOCAL_DISK, Disk, make_folders, refuse_unsafe_disk
 from eventlab.store.gc import Collected, Hold
+from eventlab.store.handled import DiskCommands, Done
 from eventlab.store.read_models import DiskReadModels, Inline
 from eventlab.store.rules import ids_of, late_retry, recorded, refuse_met, refuse_stale
 from eventlab.store.runs import Runs
@@ -72,6 +73,7 @@ class DiskStore:
         self._runs = Runs(root, self._catalog, self._tenants, self._categories, disk)
         self.read_models = DiskReadModels(root, self._catalog, disk)
         self.work: Work = DiskWork(self._catalog)
+        self.commands = DiskCommands(self._catalog, self._tenants)
         self._bell = Bell()
         self._schemas: dict[tuple[str, int], Schema] = {}
         #: What is committed for ever: the numbers of tenants, and which of their categories use which types.
@@ -99,6 +101,7 @@ class DiskStore:
         condition: Condition | None = None,
         now: int | None = None,
         inline: Sequence[Inline] = (),
+        commands: Sequence[Done] = (),
     ) -> Appended:
         """Append all drafts or none, in one transaction; see `store.base.Store`."""
         seen = condition.after if condition is not None else 0
@@ -106,6 +109,8 @@ class DiskStore:
             while True:
                 with self._catalog.write() as connection:
                     tenant_id = self._numbers.get(tenant) or self._tenants.ensure(connection, tenant)
+                    if commands:
+                        self.commands.check(connection, tenant_id, commands)
                     if repeats and (earlier := tail.earlier(connection, tenant_id, drafts)):
                         return Appended(earlier[0], earlier[1], ids_of(drafts), repeated=True)
                     heads = tail.heads_of(connection, tenant_id, [*expected, *(draft.stream for draft in drafts)])
@@ -124,6 +129,7 @@ class DiskStore:
                             rows.append(recorded(draft, position, version, tenant, recorded_at, head + 1))
                         tail.insert(connection, tenant_id, rows, drafts)
                         connection.execute("UPDATE log SET head = ?, recorded_at = ?", (head + len(rows), recorded_at))
+                        self.commands.keep(connection, tenant_id, commands, rows)
                         if inline:
                             between = functools.partial(tail.rows_between, connection)
                             self.read_models.move(connection, inline, rows, known, between)

@@ -33,6 +33,7 @@ from eventlab.store.base import (
     rows_to_table,
 )
 from eventlab.store.columns import ENVELOPE_NAMES, payload_columns, stored_column
+from eventlab.store.handled import Done, MemoryCommands
 from eventlab.store.read_models import Inline, MemoryReadModels
 from eventlab.store.rules import ids_of, late_retry, recorded, refuse_early, refuse_met, refuse_stale, same_append
 from eventlab.store.work import Bell, MemoryWork, Work
@@ -52,6 +53,7 @@ class MemoryStore:
         self._schemas: dict[tuple[str, int], Schema] = {}
         self._chunks: dict[tuple[str, str], dict[int, ChunkState]] = {}
         self.read_models = MemoryReadModels()
+        self.commands = MemoryCommands()
         self.work: Work = MemoryWork()
         self._bell = Bell()
 
@@ -65,9 +67,11 @@ class MemoryStore:
         condition: Condition | None = None,
         now: int | None = None,
         inline: Sequence[Inline] = (),
+        commands: Sequence[Done] = (),
     ) -> Appended:
         """Append all drafts or none; see `store.base.Store`."""
         with self._lock:
+            self.commands.check(tenant, commands)
             if repeats and (earlier := self._earlier(drafts, tenant)):
                 return earlier
             try:
@@ -98,6 +102,7 @@ class MemoryStore:
             self._versions.update(versions)
             self._by_id.update({(tenant, d.event_id): (r.position, d.content) for d, r in zip(drafts, rows, strict=True)})
             self._rows.extend(rows)
+            self.commands.keep(tenant, commands, rows)
             self._bell.ring()
             return Appended(tuple(r.position for r in rows), tuple(r.version for r in rows), ids_of(drafts))
 

@@ -64,6 +64,8 @@ _TABLES: Final = {
     "read_model": "bases of read models and their checkpoints",
     "inline_row": "rows of inline read models, as appends left them",
     "snapshot": "kept states of single streams; can be deleted",
+    "handled": "commands that were handled under an id, and where their events are",
+    "rejection": "the last commands that a model said no to",
     "lease": "who does which work now",
     "checkpoint": "how far each consumer has read",
     "reader": "leases: readers who hold files of earlier layouts",

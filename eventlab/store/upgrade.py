@@ -52,6 +52,11 @@ _LEASE: Final = """CREATE TABLE lease(name TEXT PRIMARY KEY, owner TEXT NOT NULL
 _CHECKPOINT: Final = """CREATE TABLE checkpoint(tenant TEXT NOT NULL, name TEXT NOT NULL, part INTEGER NOT NULL,
   parts INTEGER NOT NULL, position INTEGER NOT NULL, parked BLOB NOT NULL, checksum BLOB NOT NULL,
   PRIMARY KEY(tenant, name, part)) STRICT, WITHOUT ROWID"""
+_HANDLED: Final = """CREATE TABLE handled(tenant INTEGER NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, stream TEXT NOT NULL,
+  digest BLOB NOT NULL, at INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL, version INTEGER NOT NULL,
+  checksum BLOB NOT NULL, PRIMARY KEY(tenant, id)) STRICT, WITHOUT ROWID"""
+_REJECTION: Final = """CREATE TABLE rejection(id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, at INTEGER NOT NULL, command TEXT,
+  name TEXT NOT NULL, stream TEXT NOT NULL, said TEXT NOT NULL, reason TEXT NOT NULL, actor TEXT) STRICT"""
 #: The statements that lead from each format to the next.
 STEPS: Final[dict[int, tuple[str, ...]]] = {
     1: (
@@ -82,6 +87,8 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
         _INLINE_ROW,
         _LEASE,
         _CHECKPOINT,
+        _HANDLED,
+        _REJECTION,
     ),
 }
 

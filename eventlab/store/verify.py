@@ -200,6 +200,7 @@ def _catalog(store: DiskStore, report: _Report, full: bool) -> _Seen:
         _counters(catalog, head, sealed, (recorded_at, last), report)
         ingested = _chunks(catalog, head, report)
         _known_ids(catalog, head, id_floor, ingested, report)
+        _handled(catalog, head, report)
         _derived(catalog, head, report)
         dead = catalog.execute("SELECT path, lease FROM segment WHERE state = 'pending'").fetchall()
         for path, lease in dead:
@@ -330,6 +331,16 @@ def _chunks(catalog: sqlite3.Connection, head: int, report: _Report) -> tuple[tu
         else:
             found.append((first, last))
     return tuple(sorted(found))
+
+
+def _handled(catalog: sqlite3.Connection, head: int, report: _Report) -> None:
+    """Commands that were handled under an id: one that is not known would be handled again."""
+    columns = "tenant, id, name, stream, digest, at, first, count, version"
+    for *row, said in catalog.execute(f"SELECT {columns}, checksum FROM handled"):
+        if checksum(*row) != said or row[6] + row[7] - 1 > head:
+            report.add("command-changed", "damage",
+                       f"what the catalog says of the command {row[1]!r} is not what was written",
+                       f"{_RESTORE}; do not give that command again before")  # fmt: skip
 
 
 def _derived(catalog: sqlite3.Connection, head: int, report: _Report) -> None:

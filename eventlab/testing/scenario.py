@@ -38,22 +38,22 @@ def given(*what: Any, clock: Clock | None = None) -> Given:
     >>> import eventlab as el
     >>> from eventlab.testing import given
     >>> @el.event
-    ... class LampLit:
-    ...     "Somebody lit the lamp."
+    ... class StoveLit:
+    ...     "Somebody lit the stove."
     >>> @el.command
-    ... class LightLamp:
+    ... class LightStove:
     ...     pass
     >>> @el.aggregate
-    ... class Lamp:
+    ... class Stove:
     ...     lit: bool = False
-    ...     def decide(self, command: LightLamp):
+    ...     def decide(self, command: LightStove):
     ...         if self.lit:
     ...             raise el.Rejected("it burns already")
-    ...         yield LampLit()
-    ...     def evolve(self, event: LampLit) -> "Lamp":
-    ...         return Lamp(True)
-    >>> done = given(Lamp).when(LightLamp()).then(LampLit()).state(lit=True)
-    >>> done = given(Lamp, LampLit()).when(LightLamp()).rejected("burns")
+    ...         yield StoveLit()
+    ...     def evolve(self, event: StoveLit) -> "Stove":
+    ...         return Stove(True)
+    >>> done = given(Stove).when(LightStove()).then(StoveLit()).state(lit=True)
+    >>> done = given(Stove, StoveLit()).when(LightStove()).rejected("burns")
     """
     model: Any = None
     listed = list(what)

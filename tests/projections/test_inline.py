@@ -118,7 +118,7 @@ def test_what_others_appended_meanwhile_is_folded_by_the_next_append(tmp_path: P
 
 def test_rows_in_the_catalog_become_a_file_when_they_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inline_module, "FLUSH_ROWS", 5)
-    monkeypatch.setattr("eventlab.lab.FLUSH_ROWS", 5)
+    monkeypatch.setattr("eventlab.writing.FLUSH_ROWS", 5)
     with el.open(tmp_path / "log", maintain=False) as lab:
         lab.inline(Hoard)
         expected: dict[str, int] = {}
