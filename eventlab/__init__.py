@@ -16,6 +16,7 @@ from eventlab.model.events import command, event, findings, new
 from eventlab.model.filters import Filter, category, events, stream, tag
 from eventlab.model.meta import Meta, Recorded, context
 from eventlab.model.models import aggregate, projection
+from eventlab.model.queries import query
 from eventlab.model.types import AnyFloat, ExactDecimal, Money, Scale, Tag, money
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ALL", "AnyFloat", "Conflict", "EventlabError", "ExactDecimal", "Filter", "Lab", "Meta", "Moment", "Money", "Recorded",
     "Rejected", "Rows", "Scale", "StaleType", "Tag", "aggregate", "category", "command", "consumer", "context", "event",
-    "events", "field", "findings", "frame_projection", "money", "new", "open", "projection", "rows", "scratch",
+    "events", "field", "findings", "frame_projection", "money", "new", "open", "projection", "query", "rows", "scratch",
     "sql_projection", "stream", "tag",
 ]  # fmt: skip
 

@@ -277,6 +277,14 @@ class Keeper(Reader):
                 )
             time.sleep(0.005)
 
+    def _reach(self, position: int, timeout: float) -> None:
+        found = self._store.wait(position - 1, timeout) if self.head < position else position
+        if found < position:
+            raise Late(
+                f"after {timeout:g} s the log is at position {found:,}, and the answer has to know of {position:,}",
+                hint="is it the same store? at_least= takes what its append or handle gave",
+            )
+
     # -- the loop
 
     def run(

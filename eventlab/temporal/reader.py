@@ -9,19 +9,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import duckdb
 import polars as pl
 import pyarrow as pa
 
 from eventlab.commands import refuse_renamed
-from eventlab.errors import ModelError, QueryRefused, SchemaConflict, UnknownType, Unsupported
+from eventlab.errors import Late, ModelError, QueryRefused, SchemaConflict, UnknownType, Unsupported
 from eventlab.model.events import EVENTS, event_class, event_type
 from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.model.meta import current_context
 from eventlab.model.models import MODELS, Model, model_of
 from eventlab.model.names import check_plain, split_stream
+from eventlab.model.queries import Question, query_type
 from eventlab.model.schema import Schema
 from eventlab.projections.handmade import HANDMADE, Handmade
 from eventlab.projections.read_models import Engine, base_of, check_engine, current, tenant_key
@@ -38,9 +39,17 @@ from eventlab.temporal.explaining import explained
 from eventlab.temporal.versions import versions, versions_of
 
 M = TypeVar("M")
+A = TypeVar("A")
 
 #: Opens a progress display for a piece of work of so many events, and gives what to call as it advances.
 Progress = Callable[[str, int], "Bar"]
+
+
+class SupportsPosition(Protocol):
+    """What an append or a command did: it says how far the log has come."""
+
+    @property
+    def position(self) -> int: ...
 
 
 class Bar:
@@ -221,6 +230,27 @@ class Reader:
         """
         cut, until = self._at()
         return explained(self._model(model), cut, self._tenant, until)
+
+    # -- questions
+
+    def ask(self, question: Question[A], *, at_least: SupportsPosition | int | None = None, timeout: float = 10.0) -> A:
+        """The answer to an `@el.query`, as of what this lab or moment reads.
+
+        `at_least` is what it has to know of: a position, or what an append or a handled command gave. A lab waits for it,
+        where another process has written; `Late` when it has not come in `timeout` seconds, or never can.
+        """
+        query_type(type(question)).check(question)
+        if at_least is not None:
+            self._reach(at_least if isinstance(at_least, int) else at_least.position, timeout)
+        return question.answer(self)
+
+    def _reach(self, position: int, timeout: float) -> None:
+        """Wait until this place has come to a position; a moment stays where it is."""
+        if self.head < position:
+            raise Late(
+                f"this moment is position {self.head:,}, before the {position:,} that the answer has to know of",
+                hint="ask the lab, or a later moment",
+            )
 
     # -- SQL
 
