@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from eventlab.errors import Conflict, EventlabError, Rejected, StaleType
-from eventlab.model.events import command, event, findings, new
+from eventlab.model.events import command, event, findings, new, upcast
 from eventlab.model.filters import Filter, category, events, stream, tag
 from eventlab.model.meta import Meta, Recorded, context
 from eventlab.model.models import aggregate, projection
@@ -33,7 +33,7 @@ __all__ = [
     "ALL", "AnyFloat", "Conflict", "EventlabError", "ExactDecimal", "Filter", "Lab", "Meta", "Moment", "Money", "Recorded",
     "Rejected", "Rows", "Scale", "StaleType", "Tag", "aggregate", "category", "command", "consumer", "context", "event",
     "events", "field", "findings", "frame_projection", "money", "new", "open", "projection", "query", "rows", "scratch",
-    "sql_projection", "stream", "tag",
+    "sql_projection", "stream", "tag", "upcast",
 ]  # fmt: skip
 
 # What needs DuckDB, Polars and PyArrow is imported when it is first named, so that a module of events loads at once.

@@ -148,6 +148,10 @@ class EvolveFailed(ModelError):
     """An `evolve` (or `key`) raised, or gave back something that is not its state; the event is named."""
 
 
+class UpcastFailed(ModelError):
+    """An `@el.upcast` function raised, or gave what its event does not take."""
+
+
 class UnknownValue(ModelError):
     """A stored value that the class of today does not know, such as a removed enum member."""
 

@@ -15,8 +15,10 @@ from eventlab.model.names import Finding, check_distinct, check_type_name, comma
 from eventlab.model.schema import Schema
 from eventlab.model.source import keep_text
 from eventlab.model.types import FieldType, Leaf, Record, as_uuid, check_positional, classes_in, field_type, type_hints
+from eventlab.model.upcasting import Upcaster, chain_of, check_step, upcast_columns
 
 C = TypeVar("C", bound=type[Any])
+F = TypeVar("F", bound=Callable[..., Any])
 _MARK: Final = "__eventlab_type__"
 MAX_SCHEMA_VERSION: Final = 32_767
 
@@ -30,6 +32,8 @@ class EventType:
         self.version = version
         self.named = named
         self.stale = False
+        #: Steps from older versions, by the version they begin at.
+        self.upcasters: dict[int, Upcaster] = {}
         self.fields: tuple[tuple[str, FieldType], ...] = tuple(
             (f.name, field_type(hints[f.name], f"{name}.{f.name}")) for f in dataclasses.fields(cls)
         )
@@ -83,12 +87,17 @@ class EventType:
         A field that the stored version does not have takes its default; a field without one is `SchemaConflict`.
         """
         count = len(columns[0]) if columns else 0
+        if self.upcasters and chain_of(self, schema):
+            columns, schema = upcast_columns(self, schema, columns[: len(schema.columns)], count), self.schema
+            columns = columns or [[None] * count]
         stored = dict(zip(schema.columns, columns, strict=False))
         arguments = [self._argument(name, kind, wanted, schema, stored, count) for name, kind, wanted in self._columns]
         return list(map(self.cls, *arguments)) if arguments else [self.cls() for _ in range(count)]
 
     def plain_fields(self, schema: Schema) -> tuple[tuple[int, Leaf, FieldType], ...] | None:
         """Each field with its only stored column and the place of it; None unless fields and columns are one to one."""
+        if self.upcasters and chain_of(self, schema):
+            return None
         leaves = {leaf.column: (at, leaf) for at, leaf in enumerate(schema.leaves)}
         found = [(*leaves[wanted[0]], kind) for _, kind, wanted in self._columns if len(wanted) == 1 and wanted[0] in leaves]
         return tuple(found) if len(found) == len(self.fields) == len(leaves) else None
@@ -134,11 +143,24 @@ class EventType:
         if not self.has_default(name):
             raise SchemaConflict(
                 f"{self.name}.{name} is not in version {schema.version} of the stored {self.name}, and has no default",
-                hint=f"give {name} a default, or keep version={schema.version} and its fields",
+                hint=self._way_out(name, wanted, schema),
                 type=self.name,
                 field=name,
             )
         return [self.default(name)] * count
+
+
+    def _way_out(self, name: str, wanted: tuple[str, ...], schema: Schema) -> str:
+        """What to write for a field that a version does not have; one of the same form that is gone may be its old name."""
+        forms = [column.partition(":")[2] for column in wanted]
+        names = dict.fromkeys(leaf.path.split(".")[0] for leaf in schema.leaves)
+        gone = [of for of in names if of not in {field for field, _ in self.fields}]
+        same = [of for of in gone if [leaf.tag for leaf in schema.leaves if leaf.path.split(".")[0] == of] == forms]
+        asked = f"was {' or '.join(same)} renamed? " if same else ""
+        if self.version <= schema.version:
+            return f"{asked}give {name} a default, or keep version={schema.version} and its fields"
+        step = f"@el.upcast({self.cls.__name__}, from_version={schema.version})"
+        return f"{asked}{step} on a function of the old payload gives the fields of version {schema.version + 1}; or a default"
 
 
 @dataclass(frozen=True)
@@ -206,6 +228,35 @@ def event(cls: Any = None, /, *, name: str | None = None, version: int = 1) -> A
         return made
 
     return wrap(cls) if cls is not None else wrap
+
+
+def upcast(cls: type[Any], *, from_version: int) -> Callable[[F], F]:
+    """A step from an older schema version of an event to the next: takes the old payload, gives the fields of the new one.
+
+    `old.sku` and `old["sku"]` are plain values; what is given is checked like an event that is appended. Steps chain, from
+    version 1 to 2 to 3; a version that only gained fields with defaults needs none. A step that renames, keeps and adds
+    constants is lifted with the fold; any other runs in Python for the events of its version.
+
+    >>> @event(version=2)
+    ... class PriceNamed:
+    ...     "A price was named."
+    ...     cents: int
+    ...     currency: str
+    >>> @upcast(PriceNamed, from_version=1)
+    ... def in_euros(old):
+    ...     return {"cents": old.amount, "currency": "EUR"}
+    >>> event_type(PriceNamed).decode(Schema("PriceNamed", 1, ("amount:i64",)), [[950]])
+    [PriceNamed(cents=950, currency='EUR')]
+    """
+    kind = event_type(cls)
+    check_step(kind, from_version)
+
+    def wrap(function: F) -> F:
+        kind.upcasters[from_version] = Upcaster(function, from_version)
+        EVENTS.generation += 1
+        return function
+
+    return wrap
 
 
 class CommandType:
@@ -289,6 +340,9 @@ class Registry:
         if old is not None:
             old.stale = True
             del self._kinds[old.name][place]
+            if isinstance(kind, EventType) and isinstance(old, EventType):
+                # Until its own are defined: without them old events would be read by their defaults, silently.
+                kind.upcasters = {v: step for v, step in old.upcasters.items() if v < kind.version}
             self._earlier[place] = (old, *self._earlier.get(place, ()))[: self._keep]
         self._places[place] = kind
         self._kinds.setdefault(kind.name, {})[place] = kind

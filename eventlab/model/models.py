@@ -123,7 +123,13 @@ class Model:
         handled = self.handled
         events = "*" if handled is None else ",".join(sorted(kind.schema.fingerprint for kind in handled))
         classes = {part for kind in handled or () for part in (kind.cls, *kind.parts)} | set(self._parts)
-        digest, trail = code_fingerprint(self._functions, f"{self.kind};{self.name};{self.shape};{events}", self.cls, classes)
+        steps = {
+            f"upcast {kind.name} {version}": step.function
+            for kind in (EVENTS.all() if handled is None else handled)
+            for version, step in kind.upcasters.items()
+        }
+        functions: dict[str, Any] = {**self._functions, **steps}
+        digest, trail = code_fingerprint(functions, f"{self.kind};{self.name};{self.shape};{events}", self.cls, classes)
         if self.stale and made is not None and made[1] != digest:
             self.changed = tuple(sorted({*self.changed, *made[2].changed()}))
         self._fingerprint = (EVENTS.generation, digest, trail)

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab.errors import Damaged, EventlabError
+from eventlab.errors import Damaged, EventlabError, UpcastFailed
 from eventlab.model.events import EventType
 from eventlab.model.filters import EVERYTHING, Clause, Filter
 from eventlab.model.meta import Recorded
@@ -719,7 +719,9 @@ def _one_by_one(
     found = []
     for i, key in enumerate(keys):
         if key not in readers:
-            readers[key] = _reader(class_of(key[0]), schemas.get(key))
+            kind = class_of(key[0])
+            steps = tuple(kind.upcasters) if isinstance(kind, EventType) else ()
+            readers[key] = _reader(kind, schemas.get(key), steps)
         read = readers[key]
         if read is None:
             return None
@@ -731,7 +733,7 @@ def _one_by_one(
 
 
 @functools.lru_cache(1_000)
-def _reader(kind: Any, schema: Schema | None) -> Callable[[Sequence[Any]], Any] | None:
+def _reader(kind: Any, schema: Schema | None, upcast_from: tuple[int, ...]) -> Callable[[Sequence[Any]], Any] | None:
     """Makes an event of one payload, quicker than by columns where there are few; None where only columns will do."""
     if kind == IGNORED:
         return _nothing
@@ -779,6 +781,11 @@ def decoded_events(kind: EventType | None, schema: Schema, columns: Sequence[lis
             return plain_payloads(schema, columns, count)
         # A stored version without fields still says how many events there are.
         return kind.decode(schema, columns or [[None] * count]) if count else []
+    except UpcastFailed as why:
+        at = why.facts["at"]
+        raise UpcastFailed(
+            f"{why.message} (position {positions[at]})", hint=why.hint, **{**why.facts, "position": int(positions[at])}
+        ) from why.__cause__
     except EventlabError:
         raise
     except Exception as why:

@@ -22,7 +22,7 @@ from eventlab.model.events import EventType
 from eventlab.model.models import Model
 from eventlab.model.types import DAY_ZERO, EPOCH, MICROSECOND, WIDE, Closed
 from eventlab.replay.lift.analyse import EventIR
-from eventlab.replay.lift.columns import Abandoned, Source, sources_of
+from eventlab.replay.lift.columns import Abandoned, Source, Upcast, sources_of
 from eventlab.replay.lift.operations import DATE_LIMITS, DAY_US, MOMENT_LIMITS
 from eventlab.replay.lift.sql import INT64, META_LIMITS, NotHere, Text, duck_type, meta_texts, name, quoted
 from eventlab.replay.lift.types import Slot, closed_in
@@ -141,10 +141,13 @@ def scan_of(
     handled = set(kinds)
     if model.category is None:
         groups = [g for g in groups if any(t in handled for t, _ in cut.types_of[g.tenant, g.category])]
-    sources = {
-        (type_name, version): sources_of(kinds[type_name], cut.schemas[type_name, version])
-        for type_name, version in {key for g in groups for key in cut.types_of[g.tenant, g.category]} if type_name in kinds
-    }  # fmt: skip
+    try:
+        sources = {
+            (type_name, version): sources_of(kinds[type_name], cut.schemas[type_name, version])
+            for type_name, version in {key for g in groups for key in cut.types_of[g.tenant, g.category]} if type_name in kinds
+        }  # fmt: skip
+    except Upcast as why:
+        raise NotHere(str(why)) from None
     events = {n: event for n, event in events.items() if any(of == n for of, _ in sources)}
     wanted = _aliases(events, sources)
     metas = sorted({meta for event in events.values() for meta in event.metas})

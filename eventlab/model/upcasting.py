@@ -1,0 +1,229 @@
+"""Upcasting: old payloads brought to the shape that their class has today, on the way out of the log.
+
+Stored events never change. A function leads from the shape of one schema version to that of the next; versions without one
+are weak schemas, whose missing fields take their defaults. What comes out is checked as if it were appended.
+"""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from eventlab.errors import EventlabError, ModelError, UpcastFailed
+from eventlab.model.schema import Schema
+from eventlab.model.source import capture
+from eventlab.model.types import Closed, FieldType, Record, back_of
+
+if TYPE_CHECKING:
+    from eventlab.model.events import EventType
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Old(Mapping[str, Any]):
+    """A payload as an older version had it: `old.sku`, `old["sku"]`, or `{**old, "currency": "EUR"}`. Plain values."""
+
+    def __init__(self, fields: Mapping[str, Any], what: str) -> None:
+        self._fields, self._what = fields, what
+
+    def __getitem__(self, name: str) -> Any:
+        return self._fields[name]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name not in self._fields:
+            raise AttributeError(f"{self._what} has no {name!r}; it has {', '.join(self._fields) or 'no fields'}")
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return f"{self._what}: {dict(self._fields)}"
+
+
+@dataclass(frozen=True)
+class Upcaster:
+    """The step from one schema version of a type to the next."""
+
+    function: Callable[[Old], Mapping[str, Any]]
+    version: int
+
+
+def chain_of(kind: EventType, schema: Schema) -> tuple[Upcaster, ...]:
+    """The steps from a stored version to the class of today; none where fields and defaults are all there is to it."""
+    return tuple(kind.upcasters[v] for v in range(schema.version, kind.version) if v in kind.upcasters)
+
+
+def upcast_columns(kind: EventType, schema: Schema, columns: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
+    """Stored values of an old version, one list a leaf, as those of the class's own schema.
+
+    `UpcastFailed` says which version, which row (`at`) and why.
+    """
+    chain = chain_of(kind, schema)
+    made: list[list[Any]] = []
+    for at, payload in enumerate(payloads(schema, columns, count)):
+        version = schema.version
+        fields: Mapping[str, Any] = payload
+        try:
+            for step in chain:
+                version = step.version
+                fields = step.function(Old(fields, f"{kind.name} version {version}"))
+                if not isinstance(fields, Mapping):
+                    raise TypeError(f"it gave {fields!r}, and not the fields of the next version")
+            made.append(_stored(kind, fields))
+        except Exception as why:
+            said = why.message if isinstance(why, EventlabError) else f"{type(why).__name__}: {why}"
+            raise UpcastFailed(
+                f"upcasting {kind.name} from version {version} failed on {dict(payload)}: {said}",
+                hint="mend the @el.upcast function; eventlab schema dry-run shows all that fail",
+                type=kind.name, version=version, at=at,
+            ) from why  # fmt: skip
+    return [list(column) for column in zip(*made, strict=True)] if made else [[] for _ in kind.schema.columns]
+
+
+def payloads(schema: Schema, columns: Sequence[Sequence[Any]], count: int) -> list[dict[str, Any]]:
+    """Payloads as dicts of plain values; a nested one that is not there is None."""
+    found: list[dict[str, Any]] = [{} for _ in range(count)]
+    absent: list[tuple[str, Sequence[Any]]] = []
+    for leaf, values in zip(schema.leaves, columns, strict=True):
+        if leaf.tag == "p":
+            absent.append((leaf.path, values))
+            continue
+        back = back_of(leaf.tag)
+        *outer, last = leaf.path.split(".")
+        for payload, value in zip(found, values, strict=True):
+            for part in outer:
+                payload = payload.setdefault(part, {})
+            payload[last] = None if value is None else back(value)
+    for path, here in sorted(absent, reverse=True):
+        *outer, last = path.split(".")
+        for payload, there in zip(found, here, strict=True):
+            if not there:
+                for part in outer:
+                    payload = payload.setdefault(part, {})
+                payload[last] = None
+    return found
+
+
+def _stored(kind: EventType, fields: Mapping[str, Any]) -> list[Any]:
+    """The stored form of a payload of today, from its fields."""
+    known = {name for name, _ in kind.fields}
+    strange = [name for name in fields if name not in known]
+    if strange:
+        raise ValueError(f"{kind.name} has no field {strange[0]!r} today")
+    out: list[Any] = []
+    for name, of in kind.fields:
+        if name in fields:
+            value = _built(of, fields[name])
+        elif kind.has_default(name):
+            value = kind.default(name)
+        else:
+            raise ValueError(f"it gives no {name!r}, which has no default")
+        of.put(value, f"{kind.name}.{name}", out)
+    return out
+
+
+def _built(kind: FieldType, value: Any) -> Any:
+    """A plain value as its declared type wants it: nested dataclasses and members of an Enum are made."""
+    if isinstance(value, Mapping) and isinstance(kind, Record):
+        parts = dict(kind.fields)
+        return kind.cls(**{name: _built(parts[name], part) if name in parts else part for name, part in value.items()})
+    if isinstance(kind, Closed) and value in kind.members:
+        return kind.members[value]
+    return value
+
+
+# -- what the fold compiler can read ---------------------------------------------------------------------------------------
+
+#: Where a field of today comes from: a field of the stored version by its name, or a constant.
+Origin = tuple[str, Any]
+_FIELD: Final = "field"
+_CONSTANT: Final = "constant"
+
+
+def origins(kind: EventType, schema: Schema) -> dict[str, Origin] | None:
+    """Where each field of today comes from, when every step only renames, keeps and adds constants; else None."""
+    names = dict.fromkeys(leaf.path.split(".")[0] for leaf in schema.leaves)
+    fields: dict[str, Origin] = {name: (_FIELD, name) for name in names}
+    for step in chain_of(kind, schema):
+        found = _step(step.function, fields)
+        if found is None:
+            return None
+        fields = found
+    known = {name for name, _ in kind.fields}
+    missing = [name for name in known if name not in fields and not kind.has_default(name)]
+    return None if missing or not fields.keys() <= known else fields
+
+
+def _step(function: Callable[..., Any], fields: Mapping[str, Origin]) -> dict[str, Origin] | None:
+    """One step as origins: the function is one expression, a dict of fields and constants."""
+    source = capture(function).text
+    if source is None or getattr(function, "__closure__", None):
+        return None
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except SyntaxError:
+        return None
+    defined = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)), None)
+    if defined is None or len(defined.args.args) != 1:
+        return None
+    body = [node for node in defined.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
+    if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
+        return None
+    return _fields_of(body[0].value, defined.args.args[0].arg, fields)
+
+
+def _fields_of(node: ast.expr, old: str, fields: Mapping[str, Origin]) -> dict[str, Origin] | None:
+    made: dict[str, Origin] = {}
+    if isinstance(node, ast.Dict):
+        pairs: list[tuple[ast.expr | None, ast.expr]] = list(zip(node.keys, node.values, strict=True))
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        pairs = [(None if word.arg is None else ast.Constant(word.arg), word.value) for word in node.keywords]
+    else:
+        return None
+    for key, value in pairs:
+        if key is None:
+            if not (isinstance(value, ast.Name) and value.id == old):
+                return None
+            made |= fields
+            continue
+        if not isinstance(key, ast.Constant) or not isinstance(key.value, str):
+            return None
+        origin = _origin(value, old, fields)
+        if origin is None:
+            return None
+        made[key.value] = origin
+    return made
+
+
+def _origin(node: ast.expr, old: str, fields: Mapping[str, Origin]) -> Origin | None:
+    name: Any = None
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == old:
+        name = node.attr
+    elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == old:
+        name = node.slice.value if isinstance(node.slice, ast.Constant) else None
+    if name is not None:
+        return fields.get(name)
+    try:
+        return _CONSTANT, ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError):
+        return None
+
+
+# -- the decorator ---------------------------------------------------------------------------------------------------------
+
+
+def check_step(kind: EventType, version: int) -> None:
+    """Refuse a step that leads nowhere."""
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version < kind.version:
+        before = f"1 to {kind.version - 1}" if kind.version > 1 else "none: it is version 1"
+        raise ModelError(
+            f"@el.upcast({kind.cls.__name__}, from_version={version!r}): the versions before it are {before}",
+            hint=f"give the changed class its next version: @el.event(version={kind.version + 1})",
+        )

@@ -1,0 +1,369 @@
+"""Old versions of an event brought to today's: the same for every way to read and to fold."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import eventlab as el
+from eventlab.errors import ModelError, SchemaConflict, UpcastFailed
+from eventlab.model.events import event_type
+from eventlab.model.models import model_of
+from eventlab.model.schema import Schema
+from eventlab.model.upcasting import origins
+
+NAME = "upcast.FeeCharged"
+
+
+@dataclass(frozen=True)
+class Place:
+    street: str
+    town: str
+
+
+@pytest.fixture(params=["memory", "disk"])
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[el.Lab]:
+    lab = el.scratch() if request.param == "memory" else el.open(tmp_path / "log", maintain=False)
+    yield lab
+    lab.close()
+
+
+def fee(version: int, step: Callable[[Any], Any] | None = None) -> type[Any]:
+    """The class as it was at a version, defined in the place of the one before; that of today with what leads to it."""
+    if version == 1:
+
+        @el.event(name=NAME)
+        class FeeCharged:
+            """A fee was charged."""
+
+            amount: el.Money
+            where: Place | None = None
+
+        return FeeCharged
+    if version == 2:
+
+        @el.event(name=NAME, version=2)
+        class FeeCharged:  # type: ignore[no-redef]
+            """A fee was charged."""
+
+            cents: int
+            place: Place | None
+            currency: str
+
+        return FeeCharged
+
+    @el.event(name=NAME, version=3)
+    class FeeCharged:  # type: ignore[no-redef]
+        """A fee was charged."""
+
+        cents: int
+        place: Place | None
+        currency: str
+        waived: bool = False
+        note: str | None = None
+
+    def from_1(old: Any) -> Any:
+        return {"cents": int(old.amount * 100), "place": old.where, "currency": "EUR"}
+
+    el.upcast(FeeCharged, from_version=1)(step or from_1)
+    return FeeCharged
+
+
+def first(lab: el.Lab, n: int = 5) -> None:
+    of = fee(1)
+    for i in range(n):
+        lab.append(f"fee-{i % 3}", [of(el.money(i) + Decimal("0.50"), Place(f"street {i}", "town") if i % 2 else None)])
+
+
+def second(lab: el.Lab, n: int = 4) -> None:
+    of = fee(2)
+    for i in range(n):
+        lab.append(f"fee-{i % 3}", [of(100 * i, Place("s", "t"), "CHF" if i % 2 else "EUR")])
+
+
+def folded(step: Callable[[Any], Any] | None = None) -> type[Any]:
+    """A fold of today's class."""
+    FeeCharged = fee(3, step)
+
+    @el.aggregate(name="fee")
+    class Fee:
+        cents: int = 0
+        euros: int = 0
+        town: str | None = None
+
+        def evolve(self, event: FeeCharged) -> Self:  # type: ignore[valid-type]
+            euros = self.euros + (event.cents if event.currency == "EUR" else 0)  # type: ignore[attr-defined]
+            town = event.place.town if event.place is not None else self.town  # type: ignore[attr-defined]
+            return replace(self, cents=self.cents + event.cents, euros=euros, town=town)  # type: ignore[attr-defined]
+
+    return Fee
+
+
+def test_old_events_are_read_as_those_of_today(lab: el.Lab) -> None:
+    first(lab)
+    second(lab)
+    of = fee(3)
+    events = [event.data for event in lab.read()]
+    assert events[:2] == [of(50, None, "EUR"), of(150, Place("street 1", "town"), "EUR")]
+    assert events[5:7] == [of(0, Place("s", "t"), "EUR"), of(100, Place("s", "t"), "CHF")]
+    assert [event.schema_version for event in lab.read()] == [1] * 5 + [2] * 4
+
+
+@pytest.mark.parametrize("layout", ["hot", "sealed", "compacted"])
+def test_every_engine_folds_them_alike(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eventlab.replay.lift import run
+
+    monkeypatch.setattr(run, "_SMALL", 0)
+    with el.open(tmp_path / "log", maintain=False) as lab:
+        first(lab, 40)
+        second(lab, 40)
+        if layout != "hot":
+            lab.seal()
+        if layout == "compacted":
+            lab.compact(all=True)
+        fold = folded()
+        rows = lab.table(fold, engine="rows")
+        assert rows["cents"].sum() == sum(100 * i + 50 for i in range(40)) + sum(100 * i for i in range(40))
+        for engine in ("loop", "auto"):
+            assert lab.table(fold, engine=engine).equals(rows)
+        assert [lab.load(fold, str(i)).cents for i in range(3)] == rows["cents"].to_list()
+        assert lab.versions(fold).group_by("_id").last().sort("_id")["cents"].to_list() == rows["cents"].to_list()
+        lab.rebuild(fold)
+        second(lab, 3)
+        fold = folded()
+        assert lab.catch_up(fold).events == 3
+        assert lab.table(fold).equals(lab.table(fold, engine="rows"))
+
+
+def tool(version: int) -> type[Any]:
+    """Steps that the fold compiler reads: they rename, keep and add a constant."""
+    if version == 1:
+
+        @el.event(name="upcast.ToolLent")
+        class ToolLent:
+            """A tool was lent."""
+
+            name: str
+            days: int
+            to: Place | None = None
+
+        return ToolLent
+
+    @el.event(name="upcast.ToolLent", version=3)
+    class ToolLent:  # type: ignore[no-redef]
+        """A tool was lent."""
+
+        tool: str
+        days: int
+        to: Place | None
+        shelf: str
+        deposit: el.Money = el.money(0)
+
+    @el.upcast(ToolLent, from_version=1)
+    def named(old: Any) -> Any:
+        """A name that says more."""
+        return {"tool": old.name, "days": old["days"], "to": old.to}
+
+    @el.upcast(ToolLent, from_version=2)
+    def shelved(old: Any) -> Any:
+        return {**old, "shelf": "A"}
+
+    return ToolLent
+
+
+def tools() -> type[Any]:
+    ToolLent = tool(3)
+
+    @el.projection(name="upcast_tool")
+    class Tool:
+        days: int = 0
+        shelf: str = ""
+        deposit: el.Money = el.money(0)
+
+        @staticmethod
+        def key(event: ToolLent) -> str:  # type: ignore[valid-type]
+            return event.tool  # type: ignore[attr-defined, no-any-return]
+
+        def evolve(self, event: ToolLent) -> Self:  # type: ignore[valid-type]
+            return replace(self, days=self.days + event.days, shelf=event.shelf, deposit=self.deposit + event.deposit)  # type: ignore[attr-defined]
+
+    return Tool
+
+
+def test_what_only_renames_keeps_and_adds_constants_is_lifted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eventlab.replay.lift import run
+
+    monkeypatch.setattr(run, "_SMALL", 0)
+    with el.open(tmp_path / "log", maintain=False) as lab:
+
+        old = tool(1)
+        lab.append("tool-1", [old("saw", i, Place("s", "t") if i % 2 else None) for i in range(9)])
+        fold = tools()
+        (of,) = (kind.cls for kind in model_of(fold).handled or ())
+        lab.append("tool-1", [of("saw", 100, None, "B", el.money(3)), of("axe", 1, None, "C")])
+        stored = Schema("upcast.ToolLent", 1, ("name:s", "days:i64", "to:p", "to.street:s", "to.town:s"))
+        assert origins(event_type(of), stored) == {
+            "tool": ("field", "name"), "days": ("field", "days"), "to": ("field", "to"), "shelf": ("constant", "A"),
+        }  # fmt: skip
+        rows = lab.table(fold, engine="rows")
+        assert rows["days"].to_list() == [1, 136]
+        assert lab.table(fold, engine="lifted").equals(rows)
+        assert lab.table(fold, engine="loop").equals(rows)
+        lab.seal()
+        assert lab.table(fold, engine="lifted").equals(rows)
+
+
+@given(st.lists(st.tuples(st.integers(-5, 5), st.sampled_from([None, "x", "y"]), st.sampled_from([1, 2])), max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_any_log_of_two_versions_folds_alike(events: list[tuple[int, str | None, int]]) -> None:
+    def weighed(version: int) -> type[Any]:
+        if version == 1:
+
+            @el.event(name="upcast.Weighed")
+            class Weighed:
+                """Something was weighed."""
+
+                grams: int
+                who: str | None
+
+            return Weighed
+
+        @el.event(name="upcast.Weighed", version=2)
+        class Weighed:  # type: ignore[no-redef]
+            """Something was weighed."""
+
+            grams: int
+            by: str | None
+            exact: bool
+
+        el.upcast(Weighed, from_version=1)(lambda old: {"grams": -old.grams, "by": old.who, "exact": False})
+        return Weighed
+
+    with el.scratch() as lab:
+        for n, where, version in events:
+            lab.append("scale-1", [weighed(1)(n, where) if version == 1 else weighed(2)(n, where, True)])
+        of = weighed(2)
+
+        @el.projection(name="upcast_scale")
+        class Scale:
+            grams: int = 0
+            exact: int = 0
+
+            @staticmethod
+            def key(event: of) -> str | None:  # type: ignore[valid-type]
+                return event.by  # type: ignore[attr-defined, no-any-return]
+
+            def evolve(self, event: of) -> Self:  # type: ignore[valid-type]
+                return replace(self, grams=self.grams + event.grams, exact=self.exact + event.exact)  # type: ignore[attr-defined]
+
+        expected: dict[str, list[int]] = {}
+        for n, where, version in events:
+            if where is not None:
+                row = expected.setdefault(where, [0, 0])
+                row[0] += n if version == 2 else -n
+                row[1] += version == 2
+        wanted = [(key, *row) for key, row in sorted(expected.items())]
+        for engine in ("rows", "loop", "auto"):
+            assert lab.table(Scale, engine=engine).select("_id", "grams", "exact").rows() == wanted
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (lambda old: {"cents": old.amount, "place": None, "currency": "EUR"}, r"FeeCharged\.cents"),
+        (lambda old: {"cents": 1, "place": None}, "gives no 'currency', which has no default"),
+        (lambda old: {"cents": 1, "place": None, "currency": "EUR", "tip": 2}, "has no field 'tip' today"),
+        (lambda old: {"cents": old.price, "place": None, "currency": "EUR"}, "version 1 has no 'price'; it has amount, where"),
+        (lambda old: None, "and not the fields of the next version"),
+        (lambda old: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_a_step_that_fails_says_which_version_event_and_why(lab: el.Lab, step: Callable[[Any], Any], said: str) -> None:
+    first(lab)
+    fold = folded(step)
+    with pytest.raises(UpcastFailed, match=said) as caught:
+        lab.read().list()
+    assert (caught.value.version, caught.value.position) == (1, 1)
+    for engine in ("rows", "loop", "auto"):
+        with pytest.raises(UpcastFailed, match=said):
+            lab.table(fold, engine=engine)
+
+
+def test_a_changed_step_is_other_code(lab: el.Lab) -> None:
+    first(lab)
+    one = folded()
+    lab.rebuild(one)
+    assert lab.status()["state"].to_list() == ["accepted"]
+    other = folded(lambda old: {"cents": 1, "place": None, "currency": "EUR"})
+    assert lab.table(other)["cents"].to_list() == [2, 2, 1]
+    assert lab.rebuild(other).state == "candidate"
+
+
+def test_a_class_that_is_defined_again_keeps_its_steps_until_they_are() -> None:
+    def cell() -> type[Any]:
+        @el.event(name="upcast.Kept", version=2)
+        class Kept:
+            """It was kept."""
+
+            n: int
+
+        return Kept
+
+    el.upcast(cell(), from_version=1)(lambda old: {"n": 1})
+    assert list(event_type(cell()).upcasters) == [1]
+
+
+def test_a_step_leads_from_a_version_before() -> None:
+    @el.event(name="upcast.Stepped", version=2)
+    class Stepped:
+        """It was stepped on."""
+
+    for version in (0, 2, 3, True, "1"):
+        with pytest.raises(ModelError, match="the versions before it are 1 to 1"):
+            el.upcast(Stepped, from_version=version)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="is not an event"):
+        el.upcast(dt.date, from_version=1)
+
+
+def test_without_a_step_a_missing_field_is_said_with_what_to_write(lab: el.Lab) -> None:
+    def cell(version: int) -> type[Any]:
+        if version == 1:
+
+            @el.event(name="upcast.Tipped")
+            class Tipped:
+                """A tip was given."""
+
+                amount: el.Money
+                who: str
+
+            return Tipped
+
+        @el.event(name="upcast.Tipped", version=2)
+        class Tipped:  # type: ignore[no-redef]
+            """A tip was given."""
+
+            tip: el.Money
+            who: str
+
+        return Tipped
+
+    lab.append("tip-1", [cell(1)(el.money(1), "ann")])
+    cell(2)
+    with pytest.raises(SchemaConflict) as caught:
+        lab.read().list()
+    assert caught.value.hint.startswith("was amount renamed? @el.upcast(Tipped, from_version=1) on a function")
+
+
+def test_frames_and_sql_have_the_columns_as_they_are_stored(lab: el.Lab) -> None:
+    first(lab)
+    fee(3)
+    assert lab.read().frame()["amount"].to_list() == [Decimal(f"{i}.50") for i in range(5)]
+    assert lab.sql("select sum(amount) from types.upcast_fee_charged_v1").item() == Decimal("12.50")
