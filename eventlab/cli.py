@@ -1,7 +1,7 @@
 """The same verbs from a shell.
 
-`eventlab demo | info | show | events | rebuild | accept | run | status | parked | table | explain | sql | check | verify | seal |
-compact | gc | backup | restore | upgrade | lab`.
+`eventlab demo | info | show | events | rebuild | accept | run | status | parked | table | explain | sql | check | schema |
+verify | seal | compact | gc | backup | restore | upgrade | lab`.
 
 Exit codes: 0 done; 1 done, and something was found (a divergence, damage, an unexpected answer); 2 the command line is
 wrong; 3 the call was refused or the model is wrong; 4 the store or its disk needs attention; 5 try again; 130 interrupted.
@@ -48,12 +48,14 @@ from eventlab.errors import (
 )
 from eventlab.lab import Lab
 from eventlab.lab import open as open_lab
-from eventlab.model.events import findings
+from eventlab.model.changes import json_schema, released
+from eventlab.model.events import EVENTS, findings
 from eventlab.model.filters import EVERYTHING, Filter, category, events, stream, tag
 from eventlab.model.models import MODELS, Model, model_of
 from eventlab.projections.consumers import CONSUMERS
 from eventlab.projections.handmade import HANDMADE
 from eventlab.projections.runner import LEASE_SECONDS
+from eventlab.schemas import differences
 from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.gc import GRACE_SECONDS
 from eventlab.store.maintain import alone
@@ -333,6 +335,55 @@ def _check(given: argparse.Namespace, console: Console) -> int:
     return 0 if all(report.ok for report in reports) else 1
 
 
+def _schema(given: argparse.Namespace, console: Console) -> int:
+    if given.verb == "compat":
+        return _compat(given, console)
+    _load_models(given, required=given.verb in ("json", "dry-run", "check"))
+    if given.verb == "json":
+        kinds = [kind for kind in EVENTS.all() if given.type in (None, kind.name)]
+        if not kinds:
+            raise UnknownType(f"no event class is stored as {given.type!r}", hint="--models package.module")
+        _print_json({kind.name: json_schema(kind) for kind in kinds})
+        return 0
+    with _open(given, read_all=True) as lab:
+        if given.verb == "diff":
+            if given.type is None:
+                raise UnknownType("eventlab schema diff takes a type", hint="eventlab schema diff OrderPlaced --old 1")
+            found = differences(given.type, lab.store.cut().schemas, given.old, given.new)
+            if given.json:
+                _print_json([dataclasses.asdict(change) for change in found])
+            else:
+                _say(console, "\n".join(map(str, found)) or "nothing is different")
+            return 1 if any(change.breaks for change in found) else 0
+        if given.verb == "dry-run":
+            with _working("dry run"):
+                frame = lab.dry_run()
+            _shown(frame, given, console, "no stored type has a class here")
+            return 1 if frame["failed"].sum() else 0
+        findings_ = lab.check_schemas()
+        if given.json:
+            _print_json([dataclasses.asdict(finding) for finding in findings_])
+        else:
+            _say(console, "\n".join(map(str, findings_)) or "every stored version can be read")
+        return 1 if any(finding.kind == "error" for finding in findings_) else 0
+
+
+def _compat(given: argparse.Namespace, console: Console) -> int:
+    """Released versions of JSON Schemas in a folder: the steps whose declared compatibility is untrue."""
+    if given.type is None:
+        raise UnknownType("eventlab schema compat takes a folder", hint="eventlab schema compat schemas/ --ignore meta.version")
+    steps = released(Path(given.type), given.ignore or ())
+    untrue = [step for step in steps if step.untrue]
+    if given.json:
+        _print_json({"steps": len(steps), "untrue": [dataclasses.asdict(step) for step in untrue]})
+    else:
+        for step in untrue:
+            said = "; ".join(str(change) for change in dict.fromkeys([*step.breaking, *step.demands]))
+            _say(console, f"{step.name} {step.before} → {step.after} is declared {step.declared}: {said}")
+        _say(console, f"{len(untrue)} of {len(steps)} steps are not what they declare")
+    return 1 if untrue else 0
+
+
 def _verify(given: argparse.Namespace, console: Console) -> int:
     from eventlab.store.verify import verify
 
@@ -608,6 +659,23 @@ def _parser() -> argparse.ArgumentParser:
     with_models(one)
     one.add_argument("--sample", type=int, default=1, metavar="N", help="one stream in N (default: all)")
     one.add_argument("--until", type=int, metavar="N", help="only until this position")
+
+    one = add(
+        "schema",
+        _schema,
+        "Stored schemas against the classes of today; every event upcast before a deploy; released JSON Schemas.",
+        "eventlab schema dry-run --models eventlab.domains.flights",
+    )
+    one.add_argument(
+        "verb", choices=("check", "dry-run", "diff", "json", "compat"),
+        help="check: what of the stored versions cannot be read; dry-run: upcast every event; diff: two versions of a type; "
+        "json: JSON Schemas of the classes; compat: steps of a folder NAME/1.0.0.json whose declared compatibility is untrue",
+    )  # fmt: skip
+    one.add_argument("type", nargs="?", help="diff, json: an event type; compat: the folder")
+    with_models(one)
+    one.add_argument("--old", type=int, metavar="N", help="diff: from this version (default: the one before)")
+    one.add_argument("--new", type=int, metavar="N", help="diff: to this version (default: the class, or the newest stored)")
+    one.add_argument("--ignore", action="append", metavar="PATH", help="compat: a field that differs on purpose; repeatable")
 
     one = add("verify", _verify, "Look for damage: digests, positions, versions, payloads.", "eventlab verify --full")
     one.add_argument("--full", action="store_true", help="read everything, not digests and numbers alone")

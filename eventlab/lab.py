@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+import polars as pl
+
 from eventlab.determinism.check import Checked, check
 from eventlab.determinism.variants import VARIANTS
 from eventlab.errors import InvalidValue, ReadOnly, Unsupported
@@ -24,6 +26,7 @@ from eventlab.model.models import Model
 from eventlab.model.names import check_plain
 from eventlab.model.types import moment_us
 from eventlab.projections.runner import Runner
+from eventlab.schemas import SchemaFinding, check_schemas, dry_run
 from eventlab.store.backup import BackedUp, backup
 from eventlab.store.base import ALL, Snapshot, Store, Tenant
 from eventlab.store.compact import Compacted
@@ -185,6 +188,25 @@ class Lab(Writer):
         try:
             end = self.head if until is None else min(until, self.head)
             return check(of, self._store.root, tenant=tenant, until=end, sample=sample, advance=bar.advance)
+        finally:
+            bar.close()
+
+    # -- schemas
+
+    def check_schemas(self) -> list[SchemaFinding]:
+        """What of the stored schemas the classes of this process cannot read, or would read otherwise than one may think.
+
+        Empty is praise. It looks at no event: `dry_run` does.
+        """
+        return check_schemas(self._store.cut().schemas.values())
+
+    def dry_run(self, *types: type[Any]) -> pl.DataFrame:
+        """Bring every stored event to its class of today, and throw it away: rows, failures and new nulls by type and version,
+        with examples of what fails. Nothing is changed; of these types, or of all.
+        """
+        bar = self._progress("dry run", self.head)
+        try:
+            return dry_run(self._store.cut(), self._tenant, bar.advance, [event_type(of).name for of in types])
         finally:
             bar.close()
 
