@@ -211,6 +211,13 @@ class Outcome:
             self._fail("it was rejected for another reason", [f"- {reason}", f"+ {self.rejection.message}"])
         return self
 
+    def then_nothing(self) -> Outcome:
+        """Nothing was appended, rejected or not."""
+        __tracebackhide__ = True
+        if self.appended:
+            self._fail("something was appended", [f"+ {_event(event)}" for event in self.events])
+        return self
+
     def state(self, expected: Any = None, /, **values: Any) -> Outcome:
         """The state after it is this one, or has these values."""
         __tracebackhide__ = True

@@ -1,0 +1,103 @@
+"""Accounts, and money that goes from one to another: both events or neither, also when processes race."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import random
+from decimal import Decimal
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import eventlab as el
+from eventlab.domains.banking import (
+    Account,
+    AccountClosed,
+    AccountOpened,
+    CloseAccount,
+    Deposit,
+    MoneyDeposited,
+    MoneyWithdrawn,
+    OpenAccount,
+    Turnover,
+    Withdraw,
+    transfer,
+)
+from eventlab.errors import Rejected
+from eventlab.testing import given
+
+OPENED = AccountOpened("ann", el.money(10))
+FIFTY = MoneyDeposited(el.money(50))
+
+
+def test_an_account_is_opened_used_and_closed() -> None:
+    given(Account).when(OpenAccount("ann", el.money(10))).then(OPENED).state(is_open=True, owner="ann")
+    given(Account, OPENED).when(Deposit(el.money(50))).then(FIFTY).state(balance=Decimal(50))
+    given(Account, OPENED, FIFTY).when(Withdraw(el.money(60))).then(MoneyWithdrawn(el.money(60))).state(balance=Decimal(-10))
+    given(Account, OPENED).when(CloseAccount()).then(AccountClosed()).state(is_open=False)
+
+
+def test_what_an_account_refuses() -> None:
+    given(Account).when(Deposit(el.money(1))).rejected("there is no such account")
+    given(Account, OPENED).when(OpenAccount("bob")).rejected("belongs to ann")
+    given(Account, OPENED, FIFTY).when(Withdraw(el.money(61))).rejected(r"60\.00 can be withdrawn, and not 61\.00")
+    given(Account, OPENED).when(Deposit(el.money(0))).rejected("no amount")
+    given(Account, OPENED, FIFTY).when(CloseAccount()).rejected(r"50\.00 are left")
+    given(Account, OPENED, AccountClosed()).when(Deposit(el.money(1))).rejected("closed")
+
+
+def test_a_transfer_is_two_events_or_none() -> None:
+    past = {"account-1": [OPENED, FIFTY], "account-2": [AccountOpened("bob", el.money(0))]}
+    given(past).when(lambda lab: transfer(lab, "1", "2", el.money(20))).then(
+        {"account-1": [MoneyWithdrawn(el.money(20), "to 2")], "account-2": [MoneyDeposited(el.money(20), "from 1")]}
+    )
+    given(past).when(lambda lab: transfer(lab, "1", "2", el.money(61))).rejected("can be withdrawn").then_nothing()
+    given(past).when(lambda lab: transfer(lab, "1", "3", el.money(1))).rejected("no such account").then_nothing()
+    given(past).when(lambda lab: transfer(lab, "1", "1", el.money(1))).rejected("cannot pay itself")
+
+
+def test_turnover_by_day() -> None:
+    past = {"account-1": [OPENED, FIFTY, MoneyWithdrawn(el.money(5))], "account-2": [MoneyDeposited(el.money(5))]}
+    given(Turnover, past).expect([{"day": dt.date(2026, 1, 1), "came_in": 55, "went_out": 5}])
+
+
+def test_no_money_is_made_or_lost_when_processes_transfer_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "bank"
+    with el.open(path) as lab:
+        for number in "1234":
+            lab.append(f"account-{number}", [AccountOpened(number, el.money(0)), MoneyDeposited(el.money(100))])
+    pids = []
+    for seed in range(4):
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                chance = random.Random(seed)
+                with el.open(path, maintain=False) as lab:
+                    for _ in range(20):
+                        source, target = chance.sample("1234", 2)
+                        try:
+                            transfer(lab, source, target, el.money(chance.randint(1, 60)), attempts=1_000)
+                        except Rejected:
+                            continue
+                code = 0
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * 4
+    with el.open(path) as lab:
+        table = lab.table(Account)
+        assert table["balance"].sum() == Decimal(400)
+        assert table["balance"].min() >= 0
+        moved = lab.sql("select sum(amount) from types.money_withdrawn").item()
+        assert moved == lab.sql("select sum(amount) from types.money_deposited where note <> ''").item()
+        assert lab.versions(Account).filter(pl.col("balance") < 0).is_empty()
+
+
+@pytest.mark.parametrize("amount", ["0", "-5"])
+def test_a_transfer_of_nothing_is_refused(amount: str) -> None:
+    with el.scratch() as lab, pytest.raises(Rejected):
+        lab.append({"account-1": [OPENED], "account-2": [OPENED]})
+        transfer(lab, "1", "2", Decimal(amount))
