@@ -255,7 +255,10 @@ def _named(model: Any) -> str:
 
 def _event(event: Any) -> str:
     plain = event.event if isinstance(event, New) else event
-    return getattr(plain, "__name__", None) or repr(plain) if callable(plain) else repr(plain)
+    if callable(plain):
+        name = getattr(plain, "__name__", "<lambda>")
+        return "what the function does" if name == "<lambda>" else f"{name}(lab)"
+    return repr(plain)
 
 
 def _differences(before: Any, after: Any) -> Iterable[tuple[str, Any, Any]]:
