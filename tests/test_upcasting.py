@@ -275,6 +275,80 @@ def test_any_log_of_two_versions_folds_alike(events: list[tuple[int, str | None,
             assert lab.table(Scale, engine=engine).select("_id", "grams", "exact").rows() == wanted
 
 
+@given(st.lists(st.tuples(st.integers(-5, 5), st.sampled_from([None, "x", "y"]), st.integers(1, 3)), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_columns_that_were_renamed_are_lifted_alike(events: list[tuple[int, str | None, int]]) -> None:
+    def measured(version: int) -> type[Any]:
+        if version == 1:
+
+            @el.event(name="upcast.Measured")
+            class Measured:
+                """Something was measured."""
+
+                mass: int
+                who: str | None
+
+            return Measured
+        if version == 2:
+
+            @el.event(name="upcast.Measured", version=2)
+            class Measured:  # type: ignore[no-redef]
+                """Something was measured."""
+
+                grams: int
+                who: str | None
+                scale: str
+
+            return Measured
+
+        @el.event(name="upcast.Measured", version=3)
+        class Measured:  # type: ignore[no-redef]
+            """Something was measured."""
+
+            grams: int
+            by: str | None
+            scale: str
+
+        @el.upcast(Measured, from_version=1)
+        def renamed(old: Any) -> Any:
+            return {"grams": old.mass, "who": old.who, "scale": "old"}
+
+        @el.upcast(Measured, from_version=2)
+        def renamed_again(old: Any) -> Any:
+            return {"grams": old.grams, "by": old["who"], "scale": old.scale}
+
+        return Measured
+
+    with el.scratch() as lab:
+        for n, who, version in events:
+            of = measured(version)
+            lab.append("scale-1", [of(n, who) if version == 1 else of(n, who, "new")])
+        of = measured(3)
+
+        @el.projection(name="upcast_measured")
+        class Total:
+            grams: int = 0
+            old: int = 0
+            last: int = 0
+
+            @staticmethod
+            def key(event: of) -> str | None:  # type: ignore[valid-type]
+                return event.by  # type: ignore[attr-defined, no-any-return]
+
+            def evolve(self, event: of) -> Self:  # type: ignore[valid-type]
+                old = self.old + (event.scale == "old")  # type: ignore[attr-defined]
+                return replace(self, grams=self.grams + event.grams, old=old, last=event.grams)  # type: ignore[attr-defined]
+
+        expected: dict[str, list[int]] = {}
+        for n, who, version in events:
+            if who is not None:
+                row = expected.setdefault(who, [0, 0, 0])
+                row[:] = row[0] + n, row[1] + (version == 1), n
+        wanted = [(key, *row) for key, row in sorted(expected.items())]
+        for engine in ("rows", "loop", "lifted"):
+            assert lab.table(Total, engine=engine).select("_id", "grams", "old", "last").rows() == wanted
+
+
 @pytest.mark.parametrize(
     ("step", "said"),
     [

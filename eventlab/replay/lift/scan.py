@@ -320,15 +320,20 @@ def _column(
     if slot is None:
         return "NULL::BIGINT"
     kind = duck_type(slot.type)
-    there = [s for _, s in mine if s.column is not None and s.column in group.columns]
-    text = f"NULL::{kind}"
-    if there:
-        bounds = texts[event_name].limits["event", leaf]
-        text = lowered(str(there[0].column), slot, 0 if bounds is None else max(map(abs, bounds)))
-    missing = [(version, s) for version, s in mine if s.column is None]
-    if missing:
-        plain = Text({}, {})
-        arms = " ".join(f"WHEN {version} THEN {plain.constant(s.default, slot.type)}" for version, s in missing)
+    bounds = texts[event_name].limits["event", leaf]
+    most = 0 if bounds is None else max(map(abs, bounds))
+    columns = sorted({s.column for _, s in mine if s.column is not None and s.column in group.columns})
+    read = {column: lowered(column, slot, most) for column in columns}
+    text = read[columns[0]] if columns else f"NULL::{kind}"
+    plain = Text({}, {})
+    # Versions that are read from another column, or that have a constant instead.
+    others = {
+        version: plain.constant(s.default, slot.type) if s.column is None else read.get(s.column, f"NULL::{kind}")
+        for version, s in sorted(mine, key=lambda of: of[0])
+        if s.column is None or (columns and s.column != columns[0])
+    }
+    if others:
+        arms = " ".join(f"WHEN {version} THEN {value}" for version, value in others.items())
         text = f"CASE schema_version {arms} ELSE {text} END"
     return text
 
