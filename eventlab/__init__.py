@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from eventlab.projections.handmade import frame_projection, sql_projection
     from eventlab.store.base import ALL
     from eventlab.temporal.moment import Moment
+    from eventlab.temporal.snapshots import SnapshotPolicy
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ALL", "AnyFloat", "Conflict", "EventlabError", "ExactDecimal", "Filter", "Lab", "Meta", "Moment", "Money", "Recorded",
-    "Rejected", "Rows", "Scale", "StaleType", "Tag", "aggregate", "category", "command", "consumer", "context", "event",
-    "events", "field", "findings", "frame_projection", "money", "new", "open", "projection", "query", "rows", "scratch",
-    "sql_projection", "stream", "tag", "upcast",
+    "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag", "aggregate", "category", "command", "consumer",
+    "context", "event", "events", "field", "findings", "frame_projection", "money", "new", "open", "projection", "query",
+    "rows", "scratch", "sql_projection", "stream", "tag", "upcast",
 ]  # fmt: skip
 
 # What needs DuckDB, Polars and PyArrow is imported when it is first named, so that a module of events loads at once.
@@ -46,6 +47,7 @@ _LATE = {
     "frame_projection": "eventlab.projections.handmade",
     "open": "eventlab.lab",
     "rows": "eventlab.integration.ingest",
+    "SnapshotPolicy": "eventlab.temporal.snapshots",
     "scratch": "eventlab.lab",
     "sql_projection": "eventlab.projections.handmade",
 }

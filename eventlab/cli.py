@@ -1,7 +1,7 @@
 """The same verbs from a shell.
 
 `eventlab demo | info | show | events | rebuild | accept | run | status | parked | table | explain | sql | check | schema |
-verify | seal | compact | gc | backup | restore | upgrade | lab`.
+snapshots | verify | seal | compact | gc | backup | restore | upgrade | lab`.
 
 Exit codes: 0 done; 1 done, and something was found (a divergence, damage, an unexpected answer); 2 the command line is
 wrong; 3 the call was refused or the model is wrong; 4 the store or its disk needs attention; 5 try again; 130 interrupted.
@@ -384,6 +384,19 @@ def _compat(given: argparse.Namespace, console: Console) -> int:
     return 1 if untrue else 0
 
 
+def _snapshots(given: argparse.Namespace, console: Console) -> int:
+    _load_models(given, required=given.verb == "prove")
+    with _open(given) as lab:
+        if given.verb == "drop":
+            count = lab.drop_snapshots()
+            _print_json({"dropped": count}) if given.json else _say(console, f"{many(count, 'snapshot')} dropped")
+            return 0
+        with _working("fold every stream that has a snapshot"):
+            found = lab.prove_snapshots()
+        _shown(found, given, console, "there are no snapshots")
+        return 1 if (found["verdict"] == "differs").any() else 0
+
+
 def _verify(given: argparse.Namespace, console: Console) -> int:
     from eventlab.store.verify import verify
 
@@ -676,6 +689,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--old", type=int, metavar="N", help="diff: from this version (default: the one before)")
     one.add_argument("--new", type=int, metavar="N", help="diff: to this version (default: the class, or the newest stored)")
     one.add_argument("--ignore", action="append", metavar="PATH", help="compat: a field that differs on purpose; repeatable")
+
+    one = add(
+        "snapshots",
+        _snapshots,
+        "Hold every snapshot against the fold of its stream, or drop them all.",
+        "eventlab snapshots prove --models eventlab.domains.flights",
+    )
+    one.add_argument("verb", choices=("prove", "drop"), help="prove: fold from the first event on, and compare; drop: delete all")
+    with_models(one)
 
     one = add("verify", _verify, "Look for damage: digests, positions, versions, payloads.", "eventlab verify --full")
     one.add_argument("--full", action="store_true", help="read everything, not digests and numbers alone")

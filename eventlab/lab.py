@@ -34,11 +34,14 @@ from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.maintain import LARGE_INGEST, POLICY, Policy, maintenance_of
 from eventlab.store.memory import MemoryStore
 from eventlab.temporal.moment import Moment, Time, resolve
-from eventlab.temporal.reader import Progress, quiet
+from eventlab.temporal.reader import Progress, Reader, quiet
+from eventlab.temporal.snapshots import SnapshotPolicy, prove
 from eventlab.writing import Clock as Clock
 from eventlab.writing import Writer
 
 M = TypeVar("M")
+#: When the states of streams are kept, unless something else is said.
+SNAPSHOTS = SnapshotPolicy()
 #: Where progress is shown; `display` registers something that a person sees.
 default_progress: Progress = quiet
 
@@ -191,6 +194,24 @@ class Lab(Writer):
         finally:
             bar.close()
 
+    # -- snapshots
+
+    def prove_snapshots(self) -> pl.DataFrame:
+        """Fold every stream that has a snapshot from its first event on, and hold the two together: a row for each snapshot,
+        with its verdict and the first field that differs. None differs, unless code is not repeatable.
+        """
+
+        def fold(model: Model, stream: str, tenant: str, position: int) -> tuple[Any, int, int]:
+            bare = Reader(self._store, tenant, quiet)
+            bare._snapshots = None
+            return bare._loaded(model, stream, tenant, self._store.cut(), position)
+
+        return prove(self._store, self._one_tenant("prove_snapshots"), fold)
+
+    def drop_snapshots(self) -> int:
+        """Delete every snapshot; they are made again when they are worth it. How many there were."""
+        return self._store.drop_snapshots(self._one_tenant("drop_snapshots"))
+
     # -- schemas
 
     def check_schemas(self) -> list[SchemaFinding]:
@@ -239,11 +260,13 @@ def open(
     clock: Clock | None = None,
     allow_disk: str | None = None,
     maintain: bool | Policy = True,
+    snapshots: SnapshotPolicy | None = SNAPSHOTS,
 ) -> Lab:
     """Open the store in a folder, made on first use; the same store for everyone in this process.
 
     A store that holds several tenants asks which one; `tenant=el.ALL` reads all of them. From the first append on a thread
-    keeps the store in shape (seal, compact, collect); `maintain=False` leaves that to `eventlab seal | compact | gc`.
+    keeps the store in shape (seal, compact, collect); `maintain=False` leaves that to `eventlab seal | compact | gc`. States
+    are kept as `snapshots` says; None keeps and uses none.
     """
     now = clock or _utc_now
     store = open_store(path, now=lambda: moment_us(now(), "the clock"), create=create, read_only=read_only, allow_disk=allow_disk)
@@ -253,6 +276,7 @@ def open(
         store.close()
         raise
     lab = Lab(store, tenant, clock=now, chance=seeded(None), path=store.root)
+    lab._snapshots = snapshots
     if maintain and not store.read_only:
         lab._maintenance = maintenance_of(store, maintain if isinstance(maintain, Policy) else POLICY)
     return lab

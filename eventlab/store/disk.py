@@ -354,6 +354,21 @@ class DiskStore:
                 (*row, checksum(*row)),
             )
 
+    def snapshots(self, tenant: str) -> list[tuple[str, str, Snapshot]]:
+        """Every snapshot of a tenant, with its stream and model; those that are not as they were written are none."""
+        columns = "tenant, stream, model, fingerprint, version, position, state"
+        with self._catalog.read() as connection:
+            number = self._tenants.get(connection, tenant)
+            query = f"SELECT {columns}, checksum FROM snapshot WHERE tenant = ? ORDER BY stream, model"
+            rows = connection.execute(query, (number,)).fetchall()
+        return [(r[1], r[2], Snapshot(r[3], r[4], r[5], tuple(unpack(r[6])))) for r in rows if checksum(*r[:-1]) == r[-1]]
+
+    def drop_snapshots(self, tenant: str) -> int:
+        """Delete every snapshot of a tenant; how many there were."""
+        with self._catalog.write() as connection:
+            number = self._tenants.get(connection, tenant)
+            return connection.execute("DELETE FROM snapshot WHERE tenant = ?", (number,)).rowcount
+
     def wait(self, after: int, seconds: float) -> int:
         """The head, as soon as it is after a position, or when so many seconds are over."""
         return self._bell.wait(self._head, after, seconds)

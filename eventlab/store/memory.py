@@ -157,6 +157,14 @@ class MemoryStore:
     def save_snapshot(self, tenant: str, stream: str, model: str, snapshot: Snapshot) -> None:
         """Nothing to keep."""
 
+    def snapshots(self, tenant: str) -> list[tuple[str, str, Snapshot]]:
+        """None are kept."""
+        return []
+
+    def drop_snapshots(self, tenant: str) -> int:
+        """None are kept."""
+        return 0
+
     def wait(self, after: int, seconds: float) -> int:
         """The head, as soon as it is after a position, or when so many seconds are over."""
         return self._bell.wait(lambda: len(self._rows), after, seconds, alone=True)

@@ -25,7 +25,7 @@ class Moment(Reader):
 
     def __init__(self, of: Reader, cut: Cut, position: int, asked: str) -> None:
         super().__init__(of._store, of._tenant, of._progress, of._tables)
-        self._bound = of._bound
+        self._bound, self._snapshots = of._bound, of._snapshots
         of._moments.add(self)
         self._cut = cut
         self.position = position

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -36,6 +37,7 @@ from eventlab.store.read_models import ReadModelBase
 from eventlab.temporal.compare import LIMIT, Comparison, compare, pair
 from eventlab.temporal.events import Events
 from eventlab.temporal.explaining import explained
+from eventlab.temporal.snapshots import SnapshotPolicy
 from eventlab.temporal.versions import versions, versions_of
 
 M = TypeVar("M")
@@ -107,6 +109,8 @@ class Reader:
         self._sql_lock = threading.RLock()
         self._sql: tuple[tuple[Cut, int, Tenant], SqlConnection] | None = None
         self._tables = tables or Tables()
+        #: When the states of streams are kept, and whether they are used.
+        self._snapshots: SnapshotPolicy | None = SnapshotPolicy()
         #: The moments of a lab, which are closed with it.
         self._moments: weakref.WeakSet[Reader] = weakref.WeakSet()
 
@@ -273,7 +277,8 @@ class Reader:
 
     def _loaded(self, model: Model, stream: str, tenant: str, cut: Cut, until: int) -> tuple[Any, int, int]:
         """State, version and position of one stream: from its snapshot, if there is one of this code, and the events since."""
-        snapshot = self._store.snapshot(tenant, stream, model.name)
+        policy, started = self._snapshots, time.perf_counter()
+        snapshot = self._store.snapshot(tenant, stream, model.name) if policy is not None else None
         entry: Entry = [model.initial, 0, 0]
         if snapshot is not None and snapshot.fingerprint == model.fingerprint and snapshot.position <= until:
             entry = [state_of(model, snapshot.state), snapshot.version, snapshot.position]
@@ -288,12 +293,14 @@ class Reader:
         folding = fold(model, since, tenant, lambda keys: {stream: entry})
         state, version, position = folding.entries[stream]
         values = stored_state(model, stream, state)
-        if any(batch.sealed for batch in since):
+        took, files = time.perf_counter() - started, any(batch.sealed for batch in since)
+        before = 0 if snapshot is None or snapshot.fingerprint != model.fingerprint else snapshot.version
+        if policy is not None and policy.due(version - before, took, files=files):
             self._keep_snapshot(model, stream, tenant, Snapshot(model.fingerprint, version, position, values))
         return state, version, position
 
     def _keep_snapshot(self, model: Model, stream: str, tenant: str, snapshot: Snapshot) -> None:
-        """Files had to be opened for this state: keep it, so that the next load need not. A moment keeps none."""
+        """This state is worth to be kept, so that the next load need not fold so much. A moment keeps none."""
 
     def _model(self, model: type[Any], *, superseded: bool = False) -> Model:
         of = model_of(model, superseded=superseded)
