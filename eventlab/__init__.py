@@ -20,6 +20,7 @@ from eventlab.model.queries import query
 from eventlab.model.types import AnyFloat, ExactDecimal, Money, Scale, Tag, money
 
 if TYPE_CHECKING:
+    from eventlab.determinism.lint import lint
     from eventlab.integration.ingest import Rows, rows
     from eventlab.lab import Lab, open, scratch
     from eventlab.projections.consumers import consumer
@@ -33,7 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ALL", "AnyFloat", "Conflict", "EventlabError", "ExactDecimal", "Filter", "Lab", "Meta", "Moment", "Money", "Recorded",
     "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag", "aggregate", "category", "command", "consumer",
-    "context", "event", "events", "field", "findings", "frame_projection", "money", "new", "open", "projection", "query",
+    "context", "event", "events", "field", "findings", "frame_projection", "lint", "money", "new", "open", "projection", "query",
     "rows", "scratch", "sql_projection", "stream", "tag", "upcast",
 ]  # fmt: skip
 
@@ -44,6 +45,7 @@ _LATE = {
     "Moment": "eventlab.temporal.moment",
     "Rows": "eventlab.integration.ingest",
     "consumer": "eventlab.projections.consumers",
+    "lint": "eventlab.determinism.lint",
     "frame_projection": "eventlab.projections.handmade",
     "open": "eventlab.lab",
     "rows": "eventlab.integration.ingest",

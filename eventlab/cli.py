@@ -1,6 +1,6 @@
 """The same verbs from a shell.
 
-`eventlab demo | info | show | events | rebuild | accept | run | status | parked | table | explain | sql | check | schema |
+`eventlab demo | info | show | events | rebuild | accept | run | status | parked | table | explain | sql | check | schema | lint |
 snapshots | verify | seal | compact | gc | backup | restore | upgrade | lab`.
 
 Exit codes: 0 done; 1 done, and something was found (a divergence, damage, an unexpected answer); 2 the command line is
@@ -34,6 +34,7 @@ from rich.table import Table
 
 import eventlab
 from eventlab import display
+from eventlab.determinism.lint import Found, lint
 from eventlab.errors import (
     Busy,
     Damaged,
@@ -49,7 +50,7 @@ from eventlab.errors import (
 from eventlab.lab import Lab
 from eventlab.lab import open as open_lab
 from eventlab.model.changes import json_schema, released
-from eventlab.model.events import EVENTS, findings
+from eventlab.model.events import COMMANDS, EVENTS, findings
 from eventlab.model.filters import EVERYTHING, Filter, category, events, stream, tag
 from eventlab.model.models import MODELS, Model, model_of
 from eventlab.projections.consumers import CONSUMERS
@@ -384,6 +385,23 @@ def _compat(given: argparse.Namespace, console: Console) -> int:
     return 1 if untrue else 0
 
 
+def _lint(given: argparse.Namespace, console: Console) -> int:
+    found = lint(*(model.cls for model in _load_models(given, required=True))) if given.only else _lint_all(given)
+    if given.json:
+        _print_json([dataclasses.asdict(one) for one in found])
+    else:
+        _say(console, "\n".join(map(str, found)) or "nothing to say")
+    return 1 if found else 0
+
+
+def _lint_all(given: argparse.Namespace) -> list[Found]:
+    """All that the modules define: also events that nobody evolves, and commands that nobody decides."""
+    modules = {model.cls.__module__ for model in _load_models(given, required=True)}
+    shown = {cls.__module__ for cls in (*(of.cls for of in EVENTS.all()), *(of.cls for of in COMMANDS.all()))} & modules
+    names = {of.cls.__name__ for of in (*EVENTS.all(), *COMMANDS.all(), *MODELS.all()) if of.cls.__module__ in modules | shown}
+    return [one for one in lint() if one.name in names]
+
+
 def _snapshots(given: argparse.Namespace, console: Console) -> int:
     _load_models(given, required=given.verb == "prove")
     with _open(given) as lab:
@@ -689,6 +707,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--old", type=int, metavar="N", help="diff: from this version (default: the one before)")
     one.add_argument("--new", type=int, metavar="N", help="diff: to this version (default: the class, or the newest stored)")
     one.add_argument("--ignore", action="append", metavar="PATH", help="compat: a field that differs on purpose; repeatable")
+
+    one = add(
+        "lint",
+        _lint,
+        "What a reviewer would say of the models: names, how they fit together, what is not repeatable.",
+        "eventlab lint --models eventlab.domains.ordering",
+    )
+    with_models(one)
+    one.add_argument("--only", action="store_true", help="the models themselves, and not whether every event has a reader")
 
     one = add(
         "snapshots",

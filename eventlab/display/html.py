@@ -13,6 +13,7 @@ from html import escape
 from typing import Any, Final
 
 from eventlab.determinism.check import Checked
+from eventlab.determinism.lint import Found, Linted
 from eventlab.integration.ingest import Ingested
 from eventlab.lab import Lab
 from eventlab.model.events import New
@@ -49,6 +50,7 @@ def register() -> None:
         Rebuilt: rebuilt_html,
         ReadModelBase: base_html,
         Runner: runner_html,
+        Linted: found_html,
         Explanation: explanation_html,
         Comparison: comparison_html,
     }
@@ -174,6 +176,13 @@ def outcome_html(done: Any) -> str:
         rows.append(("then", "", "nothing", ""))
     rows += [("", "", name, f"{old!r} → {new!r}") for name, old, new in done.changed]
     return table("", ("", "stream", "what", "what it says"), rows, whole={0, 1, 2})
+
+
+def found_html(found: Sequence[Found]) -> str:
+    """What a reviewer would say."""
+    rows = [(one.code, one.name, one.said, one.why, one.hint, f"{one.file}:{one.line}" if one.line else "") for one in found]
+    caption = f"{len(rows)} finding{'s' if len(rows) != 1 else ''}" if rows else "nothing to say"
+    return table(caption, ("", "of", "what", "why it matters", "instead", "where"), rows, whole={0, 1}, one_line=True)
 
 
 def _bare(event: Any) -> Any:
