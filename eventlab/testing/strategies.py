@@ -1,4 +1,7 @@
-"""Hypothesis strategies for what goes into a log: stored values by their tag, payloads, schemas and drafts.
+"""Hypothesis strategies: events, commands and valid histories of your own classes; and hostile values for whoever writes a store.
+
+`events(ItemAdded)`, `commands(AddItem)` and `histories(Order)` are for tests of a model. The others make what goes into a log:
+stored values by their tag, payloads, schemas and drafts.
 
 Values are in stored form (`eventlab.model.types`) and hostile on purpose: the ends of every range, NaN and -0.0, text with
 quotes, newlines, NUL and letters outside the first plane, empty and nested lists, None wherever it is allowed.
@@ -15,8 +18,23 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
+from eventlab import commands as handling
+from eventlab.errors import EventlabError, Rejected
+from eventlab.model.events import command_type, event_type
+from eventlab.model.models import model_of
 from eventlab.model.schema import Schema
-from eventlab.model.types import DAY_ZERO, INT64_MAX, INT64_MIN, MOMENT_MAX, MOMENT_MIN, Leaf, record_parts
+from eventlab.model.types import (
+    DAY_ZERO,
+    INT64_MAX,
+    INT64_MIN,
+    MOMENT_MAX,
+    MOMENT_MIN,
+    Closed,
+    FieldType,
+    Leaf,
+    Record,
+    record_parts,
+)
 from eventlab.store.base import Draft
 
 _DAY_US: Final = 86_400_000_000
@@ -47,6 +65,71 @@ EDGES: Final[dict[str, list[Any]]] = {
 }
 
 scalar_tags = st.sampled_from(sorted(EDGES))
+
+
+# -- for tests of a model --------------------------------------------------------------------------------------------------
+
+
+def events(cls: type[Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Events of a class, with any values that its types allow; `fields` are strategies for some of them.
+
+    Values are as hostile as the types permit: a rule that should hold of them is written as a strategy.
+    """
+    return st.builds(cls, **{name: fields.get(name, of_type(kind)) for name, kind in event_type(cls).fields})
+
+
+def commands(cls: type[Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Commands of a class, with any values that its types allow; `fields` are strategies for some of them."""
+    return st.builds(cls, **{name: fields.get(name, of_type(kind)) for name, kind in command_type(cls).fields})
+
+
+def histories(
+    model: type[Any], given: st.SearchStrategy[Any] | None = None, *, max_size: int = 20
+) -> st.SearchStrategy[list[Any]]:
+    """Events of one aggregate as its own `decide` makes them: commands are drawn and decided, and rejected ones passed over.
+
+    Without a strategy for commands they are any that `decide` lists.
+    """
+    of = model_of(model)
+    if given is None:
+        given = st.one_of([commands(cls) for cls in of._resolve_decides() or ()])
+
+    def history(asked: list[Any]) -> list[Any]:
+        state, found = of.initial, []
+        for command in asked:
+            try:
+                made = handling.decide(of, state, command)
+            except Rejected:
+                continue
+            state = handling.after(of, state, made)
+            found += made
+        return found
+
+    return st.lists(given, max_size=max_size).map(history)
+
+
+def of_type(kind: FieldType) -> st.SearchStrategy[Any]:
+    """Python values of a field's type."""
+    found: st.SearchStrategy[Any]
+    if isinstance(kind, Closed):
+        found = st.sampled_from(list(kind.members.values()))
+    elif isinstance(kind, Record):
+        found = st.builds(kind.cls, **{name: of_type(of) for name, of in kind.fields})
+    else:
+        found = values(kind.tag).filter(lambda stored: _fits(kind, stored)).map(kind.decode)
+    return st.none() | found if kind.nullable else found
+
+
+def _fits(kind: FieldType, stored: Any) -> bool:
+    """Whether a stored value is one that the type itself would store: a tag says less than its type."""
+    try:
+        kind.encode(kind.decode(stored), "it")
+    except (ArithmeticError, AttributeError, EventlabError, LookupError, TypeError, ValueError):
+        return False
+    return True
+
+
+# -- what goes into a log --------------------------------------------------------------------------------------------------
 
 
 def texts() -> st.SearchStrategy[str]:
