@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import tempfile
@@ -18,6 +17,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import ended, started
 
 import eventlab as el
 from eventlab.commands import Handled, Handling
@@ -189,8 +189,9 @@ def test_of_threads_with_one_command_id_one_has_an_effect(lab: el.Lab) -> None:
         assert len({done.positions for done in results if done.command_id == f"c{i}"}) == 1
 
 
-def work_until_killed(path: Path, seed: int) -> None:
-    chance = random.Random(seed)
+def work_until_killed(path: str, seed: str) -> None:
+    """Give commands at random, in a process of its own."""
+    chance = random.Random(int(seed))
     with el.open(path, maintain=False) as lab:
         while True:
             n = chance.randrange(300)
@@ -204,22 +205,17 @@ def work_until_killed(path: Path, seed: int) -> None:
 
 def test_commands_have_one_effect_however_often_processes_are_killed_and_give_them_again(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    el.open(path).close()
-    # Opened here it would not do in a fork.
-    for generation in range(8):
-        workers = []
-        for n in range(2):
-            pid = os.fork()
-            if not pid:
-                try:
-                    work_until_killed(path, generation * 10 + n)
-                finally:
-                    os._exit(1)
-            workers.append(pid)
-        time.sleep(0.25)
-        for pid in workers:
-            os.kill(pid, signal.SIGKILL)
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    chance = random.Random(5)
+    with el.open(path, maintain=False) as lab:
+        for generation in range(6):
+            before = lab.head
+            workers = [started(work_until_killed, path, generation * 10 + n) for n in range(2)]
+            # They are at work once the log has grown, or when nothing is left to be done.
+            lab.store.wait(before, 5)
+            time.sleep(chance.uniform(0.0, 0.2))
+            for worker in workers:
+                worker.kill()
+            assert set(ended(workers)) == {-signal.SIGKILL}
     with el.open(path) as lab:
         seen = lab.head
         assert seen > 20

@@ -93,13 +93,13 @@ def lint(*models: type[Any]) -> Linted:
 
     >>> import eventlab as el, time
     >>> @el.event
-    ... class ClockWound:
-    ...     "Somebody wound the clock."
+    ... class ClockStarted:
+    ...     "Somebody started the clock."
     >>> @el.aggregate
     ... class Clock:
     ...     "A clock on the wall."
-    ...     wound: float = 0.0
-    ...     def evolve(self, event: ClockWound) -> "Clock":
+    ...     since: float = 0.0
+    ...     def evolve(self, event: ClockStarted) -> "Clock":
     ...         return Clock(time.time())
     >>> [(found.code, found.said) for found in lint(Clock)]
     [('R1', 'evolve calls time.time()')]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import os
 import random
 from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
 import pytest
+from processes import ended, started
 
 import eventlab as el
 from eventlab.domains.banking import (
@@ -63,30 +64,22 @@ def test_turnover_by_day() -> None:
     given(Turnover, past).expect([{"day": dt.date(2026, 1, 1), "came_in": 55, "went_out": 5}])
 
 
+def transfers(path: str, seed: str) -> None:
+    """Twenty transfers at random, in a process of its own."""
+    chance = random.Random(int(seed))
+    with el.open(path, maintain=False) as lab:
+        for _ in range(20):
+            source, target = chance.sample("1234", 2)
+            with contextlib.suppress(Rejected):
+                transfer(lab, source, target, el.money(chance.randint(1, 60)), attempts=1_000)
+
+
 def test_no_money_is_made_or_lost_when_processes_transfer_at_once(tmp_path: Path) -> None:
     path = tmp_path / "bank"
     with el.open(path) as lab:
         for number in "1234":
             lab.append(f"account-{number}", [AccountOpened(number, el.money(0)), MoneyDeposited(el.money(100))])
-    pids = []
-    for seed in range(4):
-        pid = os.fork()
-        if not pid:
-            code = 1
-            try:
-                chance = random.Random(seed)
-                with el.open(path, maintain=False) as lab:
-                    for _ in range(20):
-                        source, target = chance.sample("1234", 2)
-                        try:
-                            transfer(lab, source, target, el.money(chance.randint(1, 60)), attempts=1_000)
-                        except Rejected:
-                            continue
-                code = 0
-            finally:
-                os._exit(code)
-        pids.append(pid)
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * 4
+    assert ended([started(transfers, path, seed) for seed in range(4)]) == [0] * 4
     with el.open(path) as lab:
         table = lab.table(Account)
         assert table["balance"].sum() == Decimal(400)
