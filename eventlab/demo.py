@@ -30,7 +30,7 @@ from eventlab.lab import open as open_lab
 from eventlab.model.models import model_of
 from eventlab.projections.read_models import Rebuilt, base_of
 from eventlab.store.disk import DiskStore
-from eventlab.temporal.moment import instant, shown
+from eventlab.temporal.calendar import instant, shown
 
 EVENTS: Final = 1_001_615
 BY_TYPE: Final = {"FlightScheduled": 336_776, "FlightDeparted": 328_521, "FlightArrived": 328_063, "FlightCancelled": 8_255}

@@ -19,15 +19,21 @@ from eventlab.projections.following import Subscription
 from eventlab.projections.handmade import HANDMADE, Handmade, renew
 from eventlab.projections.read_models import Rebuilt, base_of, parked_rows, tenant_key
 from eventlab.projections.runner import LEASE_SECONDS, ConsumerTask, ModelTask, Runner
+from eventlab.replay.tables import key_names
 from eventlab.store.base import ALL, Cut
 from eventlab.store.read_models import ReadModelBase
 from eventlab.store.work import new_owner
+from eventlab.temporal import spans
+from eventlab.temporal.calendar import Time
 from eventlab.temporal.diff import diff_tables
 from eventlab.temporal.events import Events
+from eventlab.temporal.moment import Moment, resolve
 from eventlab.temporal.reader import Reader
 
 #: A model, a projection written by hand, or a consumer.
 Kept = Any
+#: A place in the log: a moment, a position or a time.
+Place = Moment | int | Time
 _PARKED: Final = {
     "model": pl.String, "key": pl.String, "position": pl.Int64, "stream": pl.String, "version": pl.Int64, "type": pl.String,
     "error": pl.String, "waiting": pl.Int64, "fingerprint": pl.String, "state": pl.String,
@@ -126,12 +132,16 @@ class Keeper(Reader):
         finally:
             work.leave(leases, owner)
 
-    def diff(self, model: type[Any]) -> pl.DataFrame:
-        """What this code changes in the read model of its name: key, field, before and after, at the accepted checkpoint.
+    def diff(self, model: type[Any], before: Place | None = None, after: Place | None = None) -> pl.DataFrame:
+        """What changed in a model's rows: key, field, before and after, as texts.
 
-        A field of null `before` is new, one of null `after` is gone; the field `_row` stands for rows that come or go.
+        Between two moments, positions or times (now, when `after` is left out), with the positions of the events that changed
+        each field. Without any: what this code changes in the read model of its name, at the accepted checkpoint. A field of
+        null `before` is new, one of null `after` is gone; the field `_row` stands for rows that come or go.
         """
         of = self._model(model)
+        if before is not None or after is not None:
+            return self._moved_on(of, self._placed(before), self._placed(after))
         accepted = self._store.read_models.accepted(tenant_key(self._tenant)).get(of.name)
         if accepted is None:
             raise UnknownType(f"there is no read model {of.name!r} to compare with", hint=f"lab.rebuild({of.cls.__name__})")
@@ -312,6 +322,25 @@ class Keeper(Reader):
         self._runner(what, LEASE_SECONDS).run_until_idle(timeout)
 
     # -- inside
+
+    def _placed(self, place: Place | None) -> Moment:
+        if isinstance(place, Moment):
+            return place
+        if place is None:
+            return resolve(self, None, self.head, None, None)
+        position = place if isinstance(place, int) else None
+        return resolve(self, None if isinstance(place, int) else place, position, None, None)
+
+    def _moved_on(self, of: Model, before: Moment, after: Moment) -> pl.DataFrame:
+        """The rows of a model at two moments, and the events in between that made them differ."""
+        if before.position > after.position:
+            raise InvalidValue(f"{before} lies after {after}", hint="diff(Model, before, after)")
+        keys = key_names(of, self._tenant)
+        found = diff_tables(before._table(of, *before._at()), after._table(of, *after._at()), keys)
+        names = [name for name, _ in of.fields]
+        events = spans.causes(of, after.versions(of.cls), before.position, names, self._tenant)
+        shown = found.with_columns(*(pl.col(key).cast(events.schema[key]) for key in keys))
+        return shown.join(events, on=[*keys, "field"], how="left", nulls_equal=True, maintain_order="left")
 
     def _runner(self, what: Sequence[Kept], lease_seconds: float) -> Runner:
         listed = list(what) or self._everything()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from functools import cached_property
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from eventlab.errors import InvalidValue, UnknownStream, Unsupported
 from eventlab.model.models import model_of
 from eventlab.model.names import split_stream
 from eventlab.model.types import EPOCH, MICROSECOND
 from eventlab.store.base import ALL, Cut
+from eventlab.temporal.calendar import Time as Time
+from eventlab.temporal.calendar import instant as instant
+from eventlab.temporal.calendar import shown
 from eventlab.temporal.reader import Reader
-
-Time = str | dt.datetime
 
 
 class Moment(Reader):
@@ -69,37 +68,6 @@ def resolve(of: Reader, time: Time | None, position: int | None, version: Any, t
         when = instant(time, tz)
         return Moment(of, cut, cut.position_at((when - EPOCH) // MICROSECOND), f"recorded {shown(when)}")
     return Moment(of, cut, _position_of(cut, of._one_tenant("at(version=…)"), version), f"version {version[2]} of {version[1]}")
-
-
-def instant(time: Time, tz: str | None = None) -> dt.datetime:
-    """A moment in UTC from a datetime or ISO 8601 text; without an offset it needs `tz`.
-
-    >>> instant("2013-02-08T18:00Z") == instant("2013-02-08T13:00", "America/New_York")
-    True
-    """
-    if isinstance(time, str):
-        try:
-            time = dt.datetime.fromisoformat(time)
-        except ValueError:
-            raise InvalidValue(f"{time!r} is not a time", hint="ISO 8601, for example 2026-02-08T18:00Z") from None
-    if not isinstance(time, dt.datetime):
-        raise InvalidValue(f"{time!r} is not a time", hint="a datetime or ISO 8601 text")
-    if time.tzinfo is None:
-        if tz is None:
-            raise InvalidValue(f"{time.isoformat()} has no time zone", hint="end it with Z for UTC, or say tz='America/New_York'")
-        try:
-            time = time.replace(tzinfo=ZoneInfo(tz))
-        except (ZoneInfoNotFoundError, ValueError, OSError):  # the last for a folder of zones: America
-            raise InvalidValue(f"{tz!r} is not a time zone", hint="an IANA name such as Europe/Berlin") from None
-    try:
-        return time.astimezone(dt.UTC)
-    except OverflowError:
-        raise InvalidValue(f"{time.isoformat()} lies in UTC outside the years 1 to 9999") from None
-
-
-def shown(when: dt.datetime) -> str:
-    """A moment in UTC as text: `2013-02-08T18:00:00Z`."""
-    return when.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
 
 
 def _position_of(cut: Cut, tenant: str, version: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import threading
 import time
 import weakref
@@ -17,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from eventlab.commands import refuse_renamed
-from eventlab.errors import Late, ModelError, QueryRefused, SchemaConflict, UnknownType, Unsupported
+from eventlab.errors import InvalidValue, Late, ModelError, QueryRefused, SchemaConflict, UnknownType, Unsupported
 from eventlab.model.events import EVENTS, event_class, event_type
 from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.model.meta import current_context
@@ -34,6 +35,8 @@ from eventlab.store.base import FOLD_ENVELOPE, Cut, Snapshot, Store, Tenant
 from eventlab.store.columns import ENVELOPE_NAMES
 from eventlab.store.query import SqlConnection
 from eventlab.store.read_models import ReadModelBase
+from eventlab.temporal import spans
+from eventlab.temporal.calendar import instant
 from eventlab.temporal.compare import LIMIT, Comparison, compare, pair
 from eventlab.temporal.events import Events
 from eventlab.temporal.explaining import explained
@@ -199,6 +202,101 @@ class Reader:
             return versions(of, cut, self._tenant, until, engine=engine)
         return versions_of(of, id, cut, self._one_tenant("versions of one aggregate"), until, engine=engine)
 
+    def history(self, model: type[Any], id: Any, field: str) -> pl.DataFrame:
+        """The values that one field of one key had: value, from, to, and the event: type, version, position, id, actor, cause.
+
+        `to` is null for the value that stands. `cause` is the id of the event or command that led to the event. The key of a
+        projection is its `_id`, or a tuple of its columns.
+        """
+        of = self._model(model)
+        spans.check_fields(of, [field])
+        cut, until = self._at()
+        found = self._versions_of(of, id).sort("_position")
+        changed = spans.history(found, field, spans.told_of(cut, of, self._tenant, until, []))
+        told = spans.told_of(cut, of, self._tenant, until, changed["position"].to_list())
+        return spans.history(found, field, told)
+
+    def intervals(self, model: type[Any], id: Any = None, *, fields: Sequence[str] | None = None) -> pl.DataFrame:
+        """What was so from when to when: key, fields, `_from`, `_to`, and version and position of the event it began with.
+
+        Half open, by the recorded clock; `_to` is null for what stands (others call this a slowly changing dimension, type 2).
+        States that are equal in `fields`, all of them when left out, are one interval. Of one key, or of all.
+        """
+        of = self._model(model)
+        found = self.versions(model) if id is None else self._versions_of(of, id)
+        return spans.intervals(of, found, self._tenant, spans.check_fields(of, fields))
+
+    def between(
+        self, model: type[Any], start: str | dt.datetime, end: str | dt.datetime, id: Any = None, *,
+        fields: Sequence[str] | None = None, tz: str | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
+        """The intervals that overlap the span from `start` to before `end`, cut to it."""
+        begin, stop = instant(start, tz), instant(end, tz)
+        if begin >= stop:
+            raise InvalidValue(f"the span ends at {stop}, and begins at {begin}", hint="between(Model, start, end)")
+        return spans.clipped(self.intervals(model, id, fields=fields), begin, stop)
+
+    def series(
+        self, model: type[Any], every: str, *, start: str | dt.datetime | None = None, end: str | dt.datetime | None = None,
+        tz: str = "UTC", id: Any = None, fields: Sequence[str] | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
+        """The state of every key at each step of a calendar: `_at`, the key, its fields; a key from its first event on.
+
+        `every` is "1d", "1h", "15m", "1mo", …, by the clock of `tz`, so that a day has 23 or 25 hours where clocks change.
+        From the first record of the model to the last, rounded down to the step, unless `start` and `end` say otherwise.
+        """
+        of = self._model(model)
+        found = self.intervals(model, id, fields=fields)
+        if not len(found):
+            return spans.series(of, found, pl.Series("_at", [], pl.Datetime("us", "UTC")), self._tenant)
+        first = instant(start, tz) if start is not None else spans.floor(found["_from"].min(), every, tz)
+        last = instant(end, tz) if end is not None else found["_from"].max()
+        assert isinstance(last, dt.datetime)
+        return spans.series(of, found, spans.steps(first, last, every, tz), self._tenant)
+
+    def blame(self, model: type[Any], id: Any, field: str) -> pl.DataFrame:
+        """The events that made one cell what it is: those after which the field of this key had another value, the last first.
+
+        before, value, when, and the event: type, version, position, id, actor, cause.
+        """
+        of = self._model(model)
+        found = self.history(model, id, field)
+        initial = spans.initial_row(of)[field]
+        values = found["value"].to_list()
+        before = [initial, *values][: len(values)]
+        kept = [repr(old) != repr(new) for old, new in zip(before, values, strict=True)]
+        told = found.with_columns(pl.Series("before", [str(old) for old in before], pl.String))
+        rows = told.filter(pl.Series(kept, dtype=pl.Boolean)) if len(told) else told
+        order = ["before", "value", "from", "event", "version", "position", "event_id", "actor", "cause", "correlation"]
+        return rows.select(order).rename({"from": "when"}).reverse()
+
+    def audit(self, model: type[Any], id: Any) -> pl.DataFrame:
+        """The life of one key as a person reads it: when, who, which event, and what it changed in the state."""
+        of = self._model(model)
+        cut, until = self._at()
+        found = self._versions_of(of, id).sort("_position")
+        states = found.select([name for name, _ in of.fields]).to_dicts()
+        before = [spans.initial_row(of), *states][: len(states)]
+        changes = [spans.shown_changes(of, old, new) for old, new in zip(before, states, strict=True)]
+        told = spans.told_of(cut, of, self._tenant, until, found["_position"].to_list())
+        return found.select(
+            pl.col("_recorded_at").alias("when"), pl.col("_type").alias("event"), pl.col("_version").alias("version"),
+            pl.col("_position").alias("position"),
+        ).with_columns(pl.Series("changed", changes, pl.String)).join(
+            told.select("position", "actor", "cause"), on="position", how="left", maintain_order="left"
+        ).select("when", "actor", "event", "changed", "version", "position", "cause")  # fmt: skip
+
+    def late(self, filter: Filter = EVERYTHING, *, at_least: dt.timedelta = dt.timedelta(days=1)) -> pl.DataFrame:
+        """Events recorded long after they occurred, or after an event of their stream that occurred later.
+
+        `delay` is from occurrence to record, at least so much; `behind` how much earlier it occurred than one before it.
+        """
+        if not isinstance(filter, Filter):
+            raise UnknownType(f"{filter!r} is no filter", hint="el.events(ItemAdded)")
+        cut, until = self._at()
+        _refuse_unknown(filter, cut)
+        return spans.late(cut, filter, self._tenant, until, at_least)
+
     def compare(
         self,
         old: type[Any],
@@ -274,6 +372,12 @@ class Reader:
             return connection.relation(text, values, frames)
 
     # -- inside
+
+    def _versions_of(self, of: Model, id: Any) -> pl.DataFrame:
+        """The versions of one key."""
+        if of.category is not None and isinstance(id, str):
+            return self.versions(of.cls, id)
+        return spans.picked(of, self.versions(of.cls), id, self._tenant)
 
     def _loaded(self, model: Model, stream: str, tenant: str, cut: Cut, until: int) -> tuple[Any, int, int]:
         """State, version and position of one stream: from its snapshot, if there is one of this code, and the events since."""
