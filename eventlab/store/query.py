@@ -41,6 +41,10 @@ Change = Callable[[str], str]
 #: None when no model has that name.
 StateTable = Callable[[str, Cut, int], tuple[str, Callable[[], pa.Table]] | None]
 
+#: The spans of the model that a name stands for: which code, its intervals, and the values of its fields. None as above.
+Spans = Callable[[str, Cut, int], tuple[str, Callable[[], pa.Table], Callable[[], pa.Table]] | None]
+_SPANS: Final = re.compile(r"(\w+)_(?:at|intervals|history)")
+
 # A name inside a string is found too, and costs no more than a table that nobody asked for.
 _STATE: Final = re.compile(r"""\bstate"?\s*\.\s*"?(\w+)""", re.IGNORECASE)
 _VIEW: Final = re.compile(r"""\b(events|types)"?\s*\.\s*"?(\w+)""", re.IGNORECASE)
@@ -98,9 +102,9 @@ _ENVELOPE_SHOWN: Final = {
 class SqlConnection:
     """SQL over the events at or before `until` of one cut."""
 
-    def __init__(self, cut: Cut, until: int, tenant: Tenant, state: StateTable) -> None:
+    def __init__(self, cut: Cut, until: int, tenant: Tenant, state: StateTable, spans: Spans | None = None) -> None:
         self._cut, self._until, self._tenant = cut, until, tenant
-        self._state = state
+        self._state, self._spans = state, spans
         self._made: dict[str, str] = {}
         self._allowed: set[str] = set()
         #: The views that nobody has asked for yet, by schema and name.
@@ -205,6 +209,7 @@ class SqlConnection:
             self._make_views(sql)
             for name in _STATE.findall(sql):
                 self._make_state(name.lower())
+                self._make_spans(name.lower())
             cursor = self._connection.cursor()
             for name, frame in frames.items():
                 if not name.isidentifier():
@@ -226,6 +231,27 @@ class SqlConnection:
         finally:
             self._connection.unregister("_incoming")
         self._made[name] = found[0]
+
+    def _make_spans(self, name: str) -> None:
+        """`state.order_at(time)`, `state.order_intervals()` and `state.order_history('field')`, where a query names one."""
+        match = _SPANS.fullmatch(name)
+        found = self._spans(match[1], self._cut, self._until) if match is not None and self._spans is not None else None
+        if match is None or found is None or self._made.get(f"{match[1]} spans") == found[0]:
+            return
+        of = match[1]
+        for part, table in (("intervals", found[1]()), ("values", found[2]())):
+            self._connection.register("_incoming", table)
+            try:
+                self._run(f"CREATE OR REPLACE TABLE _hot.{_name(f'{of}_{part}')} AS SELECT * FROM _incoming")
+            finally:
+                self._connection.unregister("_incoming")
+        rows, values = f"_hot.{_name(f'{of}_intervals')}", f"_hot.{_name(f'{of}_values')}"
+        make = "CREATE OR REPLACE MACRO state."
+        within = "_from <= known_at AND (_to IS NULL OR known_at < _to)"
+        self._run(f"{make}{_name(f'{of}_at')}(known_at) AS TABLE SELECT * EXCLUDE (_from, _to) FROM {rows} WHERE {within}")
+        self._run(f"{make}{_name(f'{of}_intervals')}() AS TABLE SELECT * FROM {rows}")
+        self._run(f"{make}{_name(f'{of}_history')}(of_field) AS TABLE SELECT * FROM {values} WHERE _field = of_field")
+        self._made[f"{of} spans"] = found[0]
 
     def _make_views(self, sql: str) -> None:
         """Make the views that a query names, for each takes milliseconds; all of them where it may look at any."""

@@ -7,7 +7,7 @@ import datetime as dt
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -29,9 +29,9 @@ from eventlab.model.schema import Schema
 from eventlab.projections.handmade import HANDMADE, Handmade
 from eventlab.projections.read_models import Engine, base_of, check_engine, current, tenant_key
 from eventlab.replay.lift import Explanation
-from eventlab.replay.rows import Entry, fold
+from eventlab.replay.rows import Entry, events_of, fold
 from eventlab.replay.tables import columns_of, frame_of, state_of, stored_state
-from eventlab.store.base import FOLD_ENVELOPE, Cut, Snapshot, Store, Tenant
+from eventlab.store.base import FOLD_ENVELOPE, Batch, Cut, Snapshot, Store, Tenant
 from eventlab.store.columns import ENVELOPE_NAMES
 from eventlab.store.query import SqlConnection
 from eventlab.store.read_models import ReadModelBase
@@ -212,9 +212,9 @@ class Reader:
         spans.check_fields(of, [field])
         cut, until = self._at()
         found = self._versions_of(of, id).sort("_position")
-        changed = spans.history(found, field, spans.told_of(cut, of, self._tenant, until, []))
-        told = spans.told_of(cut, of, self._tenant, until, changed["position"].to_list())
-        return spans.history(found, field, told)
+        changed = spans.history(found, field)
+        told = self._told(of, id, cut, until, changed["position"].to_list())
+        return changed.join(told, on="position", how="left", maintain_order="left")
 
     def intervals(self, model: type[Any], id: Any = None, *, fields: Sequence[str] | None = None) -> pl.DataFrame:
         """What was so from when to when: key, fields, `_from`, `_to`, and version and position of the event it began with.
@@ -278,7 +278,7 @@ class Reader:
         states = found.select([name for name, _ in of.fields]).to_dicts()
         before = [spans.initial_row(of), *states][: len(states)]
         changes = [spans.shown_changes(of, old, new) for old, new in zip(before, states, strict=True)]
-        told = spans.told_of(cut, of, self._tenant, until, found["_position"].to_list())
+        told = self._told(of, id, cut, until, found["_position"].to_list())
         return found.select(
             pl.col("_recorded_at").alias("when"), pl.col("_type").alias("event"), pl.col("_version").alias("version"),
             pl.col("_position").alias("position"),
@@ -379,6 +379,20 @@ class Reader:
             return self.versions(of.cls, id)
         return spans.picked(of, self.versions(of.cls), id, self._tenant)
 
+    def _told(self, of: Model, id: Any, cut: Cut, until: int, positions: Sequence[int]) -> pl.DataFrame:
+        """Who and what was behind the events at some positions, of one key."""
+        names = ("position", "event_id", "actor", "causation_id", "correlation_id")
+        batches: Iterable[Batch]
+        if not positions:
+            batches = ()
+        elif of.category is not None and isinstance(id, str) and isinstance(self._tenant, str):
+            stream = f"{of.category}-{id}"
+            batches = cut.stream(stream, tenant=self._tenant, until=until, envelope=names, types=())
+        else:
+            span = {"after": min(positions) - 1, "until": max(positions)}
+            batches = cut.batches(events_of(of), tenant=self._tenant, envelope=names, types=(), **span)
+        return spans.told_of(batches, positions)
+
     def _loaded(self, model: Model, stream: str, tenant: str, cut: Cut, until: int) -> tuple[Any, int, int]:
         """State, version and position of one stream: from its snapshot, if there is one of this code, and the events since."""
         policy, started = self._snapshots, time.perf_counter()
@@ -478,7 +492,7 @@ class Reader:
             cut, until = self._at()
             place = (cut, until, self._tenant)
             if self._sql is None or self._sql[0] != place:
-                old, self._sql = self._sql, (place, SqlConnection(*place, self._state_table))
+                old, self._sql = self._sql, (place, SqlConnection(*place, self._state_table, self._span_tables))
                 if old is not None:
                     old[1].retire()
             connection = self._sql[1]
@@ -510,6 +524,25 @@ class Reader:
         # No class here: the base as it was last built, with its checkpoint in `_position`.
         base = self._store.read_models.accepted(tenant_key(self._tenant)).get(name)
         return (f"{base.fingerprint}@{base.position}", base.table) if base is not None and base.position <= until else None
+
+    def _span_tables(self, name: str, cut: Cut, until: int) -> tuple[str, Callable[[], pa.Table], Callable[[], pa.Table]] | None:
+        """What SQL knows as `state.<name>_at(…)`, `_intervals()` and `_history(…)`."""
+        named = [m for m in MODELS.all() if m.name == name]
+        if len(named) != 1:
+            return None
+        of = self._model(named[0].cls)
+        fields, tenant = spans.check_fields(of, None), self._tenant
+
+        def told() -> pl.DataFrame:
+            return versions(of, cut, tenant, until, engine="auto")
+
+        def intervals() -> pa.Table:
+            return spans.intervals(of, told(), tenant, fields).to_arrow(compat_level=pl.CompatLevel.oldest())
+
+        def values() -> pa.Table:
+            return spans.values(of, told(), tenant).to_arrow(compat_level=pl.CompatLevel.oldest())
+
+        return of.fingerprint, intervals, values
 
     def _one_tenant(self, verb: str) -> str:
         if not isinstance(self._tenant, str):
@@ -572,7 +605,7 @@ class _Moment:
     tenant: Tenant
 
     def query(self, text: str) -> pa.Table:
-        connection = SqlConnection(self.cut, self.until, self.tenant, self.reader._state_table)
+        connection = SqlConnection(self.cut, self.until, self.tenant, self.reader._state_table, self.reader._span_tables)
         try:
             return connection.frame(text, None, {}).to_arrow(compat_level=pl.CompatLevel.oldest())
         finally:

@@ -8,16 +8,16 @@ time means the last commit at or before it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import polars as pl
 
 from eventlab.errors import InvalidValue
-from eventlab.model.filters import EVERYTHING, Filter
+from eventlab.model.filters import Filter
 from eventlab.model.models import Model
 from eventlab.replay.tables import key_names
-from eventlab.store.base import Cut, Tenant
+from eventlab.store.base import Batch, Cut, Tenant
 
 _MOMENT: Final = pl.Datetime("us", "UTC")
 _LATE: Final[dict[str, Any]] = {
@@ -59,14 +59,32 @@ def intervals(model: Model, versions: pl.DataFrame, tenant: Tenant, fields: Sequ
     )
 
 
-def history(versions: pl.DataFrame, field: str, told: pl.DataFrame) -> pl.DataFrame:
-    """Each value that a field of one key had, from its first event on: value, from, to, and what is told of its event."""
+def history(versions: pl.DataFrame, field: str) -> pl.DataFrame:
+    """Each value that a field of one key had, from its first event on: value, from, to, and its event."""
     ordered = versions.sort("_position")
     rows = ordered.filter(_begins(ordered, [], [field]))
     return rows.select(
         pl.col(field).alias("value"), pl.col("_recorded_at").alias("from"), pl.col("_recorded_at").shift(-1).alias("to"),
         pl.col("_type").alias("event"), pl.col("_version").alias("version"), pl.col("_position").alias("position"),
-    ).join(told, on="position", how="left", maintain_order="left")  # fmt: skip
+    )  # fmt: skip
+
+
+def values(model: Model, versions: pl.DataFrame, tenant: Tenant) -> pl.DataFrame:
+    """The values of every field of every key, as texts: key, `_field`, `value`, `_from`, `_to`, and the event's place."""
+    keys = list(key_names(model, tenant))
+    ordered = versions.sort([*keys, "_position"], nulls_last=True)
+    parts = []
+    for name, _ in model.fields:
+        rows = ordered.filter(_begins(ordered, keys, [name]))
+        ends = pl.when(_same_key(keys, -1)).then(pl.col("_recorded_at").shift(-1))
+        texts = pl.Series("value", [None if value is None else str(value) for value in rows[name].to_list()], pl.String)
+        parts.append(
+            rows.select(*keys, pl.lit(name).alias("_field"), texts, pl.col("_recorded_at").alias("_from"), ends.alias("_to"),
+                        "_version", "_position", "_type")
+        )  # fmt: skip
+    if not parts:
+        return ordered.clear().select(*keys, pl.lit("").alias("_field"), pl.lit("").alias("value"))
+    return pl.concat(parts)
 
 
 def clipped(found: pl.DataFrame, start: dt.datetime, end: dt.datetime) -> pl.DataFrame:
@@ -142,18 +160,15 @@ def late(cut: Cut, filter: Filter, tenant: Tenant, until: int, at_least: dt.time
     return found.filter((pl.col("delay") >= at_least) | pl.col("behind").is_not_null())
 
 
-def told_of(cut: Cut, model: Model, tenant: Tenant, until: int, positions: Sequence[int]) -> pl.DataFrame:
+def told_of(batches: Iterable[Batch], positions: Sequence[int]) -> pl.DataFrame:
     """Of the events at some positions: `position`, `event_id`, `actor`, `cause`, `correlation`, as texts."""
     wanted = set(positions)
     rows: list[tuple[Any, ...]] = []
-    if wanted:
-        names = ("position", "event_id", "actor", "causation_id", "correlation_id")
-        first, last = min(wanted), max(wanted)
-        for batch in cut.batches(EVERYTHING, tenant=tenant, after=first - 1, until=min(last, until), envelope=names, types=()):
-            of = batch.envelope
-            for row in zip(of.position, of.event_id, of.actor, of.causation_id, of.correlation_id, strict=True):
-                if row[0] in wanted:
-                    rows.append((row[0], _uuid(row[1]), row[2], _uuid(row[3]), _uuid(row[4])))  # noqa: PERF401
+    for batch in batches:
+        of = batch.envelope
+        for row in zip(of.position, of.event_id, of.actor, of.causation_id, of.correlation_id, strict=True):
+            if row[0] in wanted:
+                rows.append((row[0], _uuid(row[1]), row[2], _uuid(row[3]), _uuid(row[4])))  # noqa: PERF401
     kinds = {"position": pl.Int64, "event_id": pl.String, "actor": pl.String, "cause": pl.String, "correlation": pl.String}
     return pl.DataFrame(rows, schema=kinds, orient="row")
 

@@ -287,3 +287,33 @@ def test_spans_of_a_store_on_disk_are_the_same_hot_sealed_and_compacted(tmp_path
         assert all(ask().equals(before) for ask, before in zip(asked, hot, strict=True))
         lab.compact(all=True)
         assert all(ask().equals(before) for ask, before in zip(asked, hot, strict=True))
+
+
+@given(st.lists(STEP, min_size=1, max_size=8))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_sql_asks_the_same(steps: list[tuple[int, str, Any, int]]) -> None:
+    clock = Clock(ZERO)
+    with el.scratch(clock=clock, seed=0) as lab:
+        times = played(steps, lab, clock)
+        for time in times:
+            found = lab.sql('select _id, "at", colour from state.spans_piece_at(?) order by _id', time)
+            assert found.rows() == lab.at(time).table(Piece).select("_id", "at", "colour").rows()
+        shown = ["_id", "at", "_from", "_to"]
+        asked = lab.sql("select * from state.spans_piece_intervals() order by _id, _from")
+        assert asked.select(shown).equals(lab.intervals(Piece).sort("_id", "_from").select(shown))
+        for key in "ab":
+            asked = "select value, _from, _to, _version from state.spans_piece_history('at') where _id = ? order by _position"
+            mine = lab.history(Piece, key, "at")
+            assert lab.sql(asked, key).rows() == [(str(v), f, t, n) for v, f, t, n in
+                                                  mine.select("value", "from", "to", "version").rows()]  # fmt: skip
+        old = lab.at(position=1)
+        assert old.sql("select count(*) from state.spans_piece_intervals()").item() == 1
+
+
+def test_sql_knows_of_what_was_appended_since(game: el.Lab) -> None:
+    asked = "select \"at\" from state.spans_piece_at(TIMESTAMPTZ '2030-01-01') where _id = 'a'"
+    assert game.sql(asked).item() == 0
+    game.append("spans_piece-a", [PieceMoved(7)])
+    assert game.sql(asked).item() == 7
+    with pytest.raises(el.EventlabError):
+        game.sql("select * from state.nothing_at(now())")
