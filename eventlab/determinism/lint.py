@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import datetime as dt
 import inspect
 import os
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from eventlab.errors import ModelError
 from eventlab.model.events import COMMANDS, EVENTS, EventType, description
 from eventlab.model.models import MODELS, Model, model_of
 from eventlab.model.names import command_findings, event_findings
@@ -104,7 +106,7 @@ def lint(*models: type[Any]) -> Linted:
     >>> [(found.code, found.said) for found in lint(Clock)]
     [('R1', 'evolve calls time.time()')]
     """
-    given = [model_of(cls) for cls in models] or MODELS.all()
+    given = [model_of(cls) for cls in models] or [model for model in MODELS.all() if _whole(model)]
     found: list[Found] = []
     events: dict[str, EventType] = {}
     for model in given:
@@ -123,6 +125,14 @@ def lint(*models: type[Any]) -> Linted:
         found += [_plain(one.code, command.cls, one.message) for one in command_findings(command.name)]
         found += _holds(command.cls, command.fields, "M4")
     return Linted(sorted(dict.fromkeys(found), key=lambda one: (one.file, one.line, one.code, one.name)))
+
+
+def _whole(model: Model) -> bool:
+    """Whether what a model names is still there: one that was defined in a place that is gone says nothing any more."""
+    with contextlib.suppress(ModelError):
+        model._resolve_decides()
+        return model.handled is None or isinstance(model.handled, tuple)
+    return False
 
 
 # -- names, and how things fit together ------------------------------------------------------------------------------------

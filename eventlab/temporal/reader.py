@@ -20,7 +20,7 @@ import pyarrow as pa
 from eventlab.commands import refuse_renamed
 from eventlab.errors import InvalidValue, Late, ModelError, QueryRefused, SchemaConflict, UnknownType, Unsupported
 from eventlab.model.events import EVENTS, event_class, event_type
-from eventlab.model.filters import EVERYTHING, Filter
+from eventlab.model.filters import EVERYTHING, Filter, stream
 from eventlab.model.meta import current_context
 from eventlab.model.models import MODELS, Model, model_of
 from eventlab.model.names import check_plain, split_stream
@@ -38,6 +38,7 @@ from eventlab.store.read_models import ReadModelBase
 from eventlab.temporal import spans
 from eventlab.temporal.calendar import instant
 from eventlab.temporal.compare import LIMIT, Comparison, compare, pair
+from eventlab.temporal.debugger import Debugger, events_of_key
 from eventlab.temporal.events import Events
 from eventlab.temporal.explaining import explained
 from eventlab.temporal.snapshots import SnapshotPolicy
@@ -285,6 +286,32 @@ class Reader:
         ).with_columns(pl.Series("changed", changes, pl.String)).join(
             told.select("position", "actor", "cause"), on="position", how="left", maintain_order="left"
         ).select("when", "actor", "event", "changed", "version", "position", "cause")  # fmt: skip
+
+    def debug(self, model: type[Any], id: Any) -> Debugger:
+        """Step through the events of one key, forwards and backwards: the state and what changed at each, stops, another fold.
+
+        >>> import eventlab as el
+        >>> @el.event
+        ... class TankFilled:
+        ...     "Water ran into the tank."
+        ...     litres: int
+        >>> @el.aggregate
+        ... class Tank:
+        ...     litres: int = 0
+        ...     def evolve(self, event: TankFilled) -> "Tank":
+        ...         return Tank(self.litres + event.litres)
+        >>> lab = el.scratch()
+        >>> done = lab.append("tank-1", [TankFilled(3), TankFilled(0), TankFilled(4)])
+        >>> stepping = lab.debug(Tank, "1").step()
+        >>> stepping.run(changed="litres").state, stepping.at, stepping.back(2).state
+        (Tank(litres=7), 3, Tank(litres=3))
+        """
+        of = self._model(model)
+        if of.category is not None:
+            name = f"{of.category}-{id}"
+            split_stream(name)
+            return Debugger(of, name, self.read(stream(name)).list())
+        return Debugger(of, str(id), events_of_key(of, id, self.read(events_of(of))))
 
     def late(self, filter: Filter = EVERYTHING, *, at_least: dt.timedelta = dt.timedelta(days=1)) -> pl.DataFrame:
         """Events recorded long after they occurred, or after an event of their stream that occurred later.
