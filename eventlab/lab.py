@@ -17,6 +17,7 @@ from eventlab.determinism.check import Checked, check
 from eventlab.determinism.variants import VARIANTS
 from eventlab.errors import InvalidValue, ReadOnly, Unsupported
 from eventlab.integration import ingest as ingesting
+from eventlab.integration.copying import Copied, Transform, copy, refuse_all
 from eventlab.integration.export import Exported, export
 from eventlab.model.events import event_type
 from eventlab.model.filters import EVERYTHING, Filter
@@ -157,6 +158,36 @@ class Lab(Writer):
     def export(self, path: str | os.PathLike[str], filter: Filter = EVERYTHING) -> Exported:
         """Write the events a filter picks as `.parquet`, `.csv` or `.jsonl`."""
         return export(self.read(filter), Path(path).expanduser())
+
+    def copy(
+        self, to: Lab, *, filter: Filter = EVERYTHING, transform: Transform | None = None, name: str | None = None,
+        recorded_at: Literal["keep", "now"] = "keep",
+    ) -> Copied:  # fmt: skip
+        """Copy the events a filter picks into another lab: to merge logs, to move one, to leave out what must not be kept.
+
+        `transform` takes each `Recorded` and gives it back as it is, or what it becomes: None drops it, an event takes its place,
+        `("order-7", event)` in another stream, a list is several. Ids, times, actors and causes stay. The same copy again goes
+        on after what came over; `name` tells copies into one lab apart. Where `to` has later events, `recorded_at="now"`.
+
+        A wrong event is corrected by another event; a copy is for what must be gone.
+        """
+        if not isinstance(to, Lab) or to._store is self._store:
+            raise InvalidValue("copy takes another lab", hint='lab.copy(el.open("data/clean"), transform=…)')
+        refuse_all(self._tenant)
+        if recorded_at not in ("keep", "now"):
+            raise InvalidValue(f"recorded_at={recorded_at!r}", hint="'keep' the times of record, or 'now'")
+        if to.read_only:
+            raise ReadOnly("the other lab only reads", hint="open the store where it can be written")
+        self.read(filter, limit=0)
+        cut, until = self._at()
+        bar = self._progress(f"copy to {to}", until)
+        try:
+            return copy(
+                cut, until, self._tenant, check_plain(name or f"copy of {self._store.store_id}", "name"), to._store,
+                to._one_tenant("copy"), self._class_of, filter, transform, recorded_at, bar.advance,
+            )  # fmt: skip
+        finally:
+            bar.close()
 
     # -- keeping
 
