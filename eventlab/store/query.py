@@ -43,7 +43,7 @@ StateTable = Callable[[str, Cut, int], tuple[str, Callable[[], pa.Table]] | None
 
 #: The spans of the model that a name stands for: which code, its intervals, and the values of its fields. None as above.
 Spans = Callable[[str, Cut, int], tuple[str, Callable[[], pa.Table], Callable[[], pa.Table]] | None]
-_SPANS: Final = re.compile(r"(\w+)_(?:at|intervals|history)")
+_SPANS: Final = re.compile(r"(\w+)_(at|intervals|history)")
 
 # A name inside a string is found too, and costs no more than a table that nobody asked for.
 _STATE: Final = re.compile(r"""\bstate"?\s*\.\s*"?(\w+)""", re.IGNORECASE)
@@ -236,22 +236,25 @@ class SqlConnection:
         """`state.order_at(time)`, `state.order_intervals()` and `state.order_history('field')`, where a query names one."""
         match = _SPANS.fullmatch(name)
         found = self._spans(match[1], self._cut, self._until) if match is not None and self._spans is not None else None
-        if match is None or found is None or self._made.get(f"{match[1]} spans") == found[0]:
+        if match is None or found is None:
             return
-        of = match[1]
-        for part, table in (("intervals", found[1]()), ("values", found[2]())):
-            self._connection.register("_incoming", table)
-            try:
-                self._run(f"CREATE OR REPLACE TABLE _hot.{_name(f'{of}_{part}')} AS SELECT * FROM _incoming")
-            finally:
-                self._connection.unregister("_incoming")
-        rows, values = f"_hot.{_name(f'{of}_intervals')}", f"_hot.{_name(f'{of}_values')}"
+        of, part = match[1], "values" if match[2] == "history" else "intervals"
+        if self._made.get(f"{of} {part}") == found[0]:
+            return
+        rows = f"_hot.{_name(f'{of}_{part}')}"
+        self._connection.register("_incoming", found[2]() if part == "values" else found[1]())
+        try:
+            self._run(f"CREATE OR REPLACE TABLE {rows} AS SELECT * FROM _incoming")
+        finally:
+            self._connection.unregister("_incoming")
         make = "CREATE OR REPLACE MACRO state."
-        within = "_from <= known_at AND (_to IS NULL OR known_at < _to)"
-        self._run(f"{make}{_name(f'{of}_at')}(known_at) AS TABLE SELECT * EXCLUDE (_from, _to) FROM {rows} WHERE {within}")
-        self._run(f"{make}{_name(f'{of}_intervals')}() AS TABLE SELECT * FROM {rows}")
-        self._run(f"{make}{_name(f'{of}_history')}(of_field) AS TABLE SELECT * FROM {values} WHERE _field = of_field")
-        self._made[f"{of} spans"] = found[0]
+        if part == "values":
+            self._run(f"{make}{_name(f'{of}_history')}(of_field) AS TABLE SELECT * FROM {rows} WHERE _field = of_field")
+        else:
+            within = "_from <= known_at AND (_to IS NULL OR known_at < _to)"
+            self._run(f"{make}{_name(f'{of}_at')}(known_at) AS TABLE SELECT * EXCLUDE (_from, _to) FROM {rows} WHERE {within}")
+            self._run(f"{make}{_name(f'{of}_intervals')}() AS TABLE SELECT * FROM {rows}")
+        self._made[f"{of} {part}"] = found[0]
 
     def _make_views(self, sql: str) -> None:
         """Make the views that a query names, for each takes milliseconds; all of them where it may look at any."""

@@ -77,7 +77,8 @@ def values(model: Model, versions: pl.DataFrame, tenant: Tenant) -> pl.DataFrame
     for name, _ in model.fields:
         rows = ordered.filter(_begins(ordered, keys, [name]))
         ends = pl.when(_same_key(keys, -1)).then(pl.col("_recorded_at").shift(-1))
-        texts = pl.Series("value", [None if value is None else str(value) for value in rows[name].to_list()], pl.String)
+        column = rows[name]
+        texts = (_comparable(column) if column.dtype.is_nested() else column.cast(pl.String)).alias("value")
         parts.append(
             rows.select(*keys, pl.lit(name).alias("_field"), texts, pl.col("_recorded_at").alias("_from"), ends.alias("_to"),
                         "_version", "_position", "_type")

@@ -182,7 +182,7 @@ def test_a_picture_has_a_caption_a_text_in_its_place_and_a_table_of_its_numbers_
 
 def test_there_are_pictures_to_look_at_in_the_notebook_about_time() -> None:
     notebook = nbformat.read(ROOT / "notebooks" / "05_query_time.ipynb", as_version=4)
-    assert len(picture_cells(notebook)) == 3
+    assert len(picture_cells(notebook)) == 4
 
 
 def test_a_picture_brings_its_own_light_background(notebook: Any) -> None:
