@@ -13,6 +13,7 @@ import pytest
 RUN = Path(__file__).parent / "run.py"
 STORE = Path(__file__).parent / "store.py"
 READ_MODELS = Path(__file__).parent / "read_models.py"
+HANDLING = Path(__file__).parent / "handling.py"
 
 #: What is compared, and with what.
 ROWS = [
@@ -80,8 +81,19 @@ def test_read_models_are_measured_and_both_sides_answer_alike(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [], "what it wrote is removed"
 
 
+def test_commands_are_measured_and_both_sides_answer_alike(tmp_path: Path) -> None:
+    command = [sys.executable, HANDLING, "--turns", "3", "--long", "1500", "--json", "--folder", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    rows = json.loads(done.stdout)["rows"]
+    assert len(rows) == 19
+    assert [row for row in rows if not row["equal"]] == []
+    assert all(math.isfinite(row["ratio"]) and row["ratio"] > 0 for row in rows)
+    assert list(tmp_path.iterdir()) == [], "what it wrote is removed"
+
+
 @pytest.mark.benchmark
-@pytest.mark.parametrize("program", [RUN, STORE, READ_MODELS], ids=["run", "store", "read_models"])
+@pytest.mark.parametrize("program", [RUN, STORE, READ_MODELS, HANDLING], ids=["run", "store", "read_models", "handling"])
 def test_the_table_of_ratios(program: Path) -> None:
     """Shown with `pytest -m benchmark -s`."""
     assert subprocess.run([sys.executable, program], timeout=600, check=False).returncode == 0
