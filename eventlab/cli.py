@@ -50,7 +50,7 @@ from eventlab.errors import (
 from eventlab.lab import Lab
 from eventlab.lab import open as open_lab
 from eventlab.model.changes import json_schema, released
-from eventlab.model.events import COMMANDS, EVENTS, findings
+from eventlab.model.events import EVENTS, findings
 from eventlab.model.filters import EVERYTHING, Filter, category, events, stream, tag
 from eventlab.model.models import MODELS, Model, model_of
 from eventlab.projections.consumers import CONSUMERS
@@ -397,9 +397,7 @@ def _lint(given: argparse.Namespace, console: Console) -> int:
 def _lint_all(given: argparse.Namespace) -> list[Found]:
     """All that the modules define: also events that nobody evolves, and commands that nobody decides."""
     modules = {model.cls.__module__ for model in _load_models(given, required=True)}
-    shown = {cls.__module__ for cls in (*(of.cls for of in EVENTS.all()), *(of.cls for of in COMMANDS.all()))} & modules
-    names = {of.cls.__name__ for of in (*EVENTS.all(), *COMMANDS.all(), *MODELS.all()) if of.cls.__module__ in modules | shown}
-    return [one for one in lint() if one.name in names]
+    return [one for one in lint() if one.place.partition(":")[0] in modules]
 
 
 def _snapshots(given: argparse.Namespace, console: Console) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar, overload
 
-from eventlab.errors import EventlabError, EvolveFailed, InvalidValue, NotHandled, Refused, SchemaConflict
+from eventlab.errors import EventlabError, EvolveFailed, InvalidValue, ModelError, NotHandled, Refused, SchemaConflict
 from eventlab.model.events import EVENTS, EventType, New, command_type, event_type
 from eventlab.model.ids import derived, uuid7s
 from eventlab.model.meta import Context, Recorded
@@ -16,6 +16,7 @@ from eventlab.model.models import Model
 from eventlab.model.names import check_plain, split_stream
 from eventlab.model.schema import Schema
 from eventlab.model.types import moment_us
+from eventlab.replay.rows import replaced
 from eventlab.store.base import MAX_APPEND_EVENTS, MAX_PAYLOAD_BYTES, MAX_TAGS, Appended, Draft, pack
 
 M = TypeVar("M")
@@ -241,8 +242,18 @@ def decide(model: Model, state: Any, command: Any) -> list[Any]:
         return []
     events = list(answer) if isinstance(answer, Iterable) else [answer]
     for event in events:
-        event_type(type(event.event if isinstance(event, New) else event))
+        _check_event(model, event.event if isinstance(event, New) else event)
     return events
+
+
+def _check_event(model: Model, event: Any) -> None:
+    """Refuse what `decide` gave in the place of an event."""
+    try:
+        event_type(type(event))
+    except ModelError:
+        made = f"{event.__name__}(…)" if isinstance(event, type) else "an instance of an @el.event class"
+        said = f"{model.cls.__name__}.decide gave {event!r:.100}, which is no event"
+        raise ModelError(said, hint=f"yield {made}; raise el.Rejected to refuse") from None
 
 
 def after(model: Model, state: Any, events: Iterable[Any]) -> Any:
@@ -264,7 +275,8 @@ def _evolved(model: Model, state: Any, event: Any) -> Any:
         raise
     except Exception as why:
         raise EvolveFailed(
-            f"{model.cls.__name__}.evolve failed on {event!r}: {type(why).__name__}: {why}", hint="nothing was stored"
+            f"{model.cls.__name__}.evolve failed on {event!r}: {type(why).__name__}: {why}",
+            hint=f"nothing was stored; {replaced(why)}".rstrip("; "),
         ) from why
     if after.__class__ is not model.cls:
         raise EvolveFailed(f"{model.cls.__name__}.evolve gave {after!r} for {event!r}", hint="return a state from every branch")

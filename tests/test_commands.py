@@ -374,7 +374,7 @@ def test_an_event_that_could_not_be_folded_or_stored_is_refused_with_all_of_its_
         for command, error, says in (
             (PayIn(1), EvolveFailed, r"FragileJar\.evolve failed on CoinsPaidIn\(cents=13.*ValueError: unlucky"),
             (TakeOut(1), InvalidValue, r"CoinsPaidIn\.cents is 'much'"),
-            (SealJar(), ModelError, "SealJar is not an event"),
+            (SealJar(), ModelError, "which is no event"),
             (PaintJar("red"), EvolveFailed, r"FragileJar\.evolve gave None"),
         ):
             with pytest.raises(error, match=says):
@@ -695,3 +695,26 @@ def test_a_command_is_frozen_and_compares_by_value():
     assert len({PayIn(3), PayIn(3), SealJar(), SealJar()}) == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         PayIn(3).cents = 4  # type: ignore[misc]
+
+
+def test_what_is_no_event_or_no_state_is_said_with_what_to_write():
+    @el.aggregate(name="coin_jar_wrong")
+    class Wrong:
+        cents: int = 0
+
+        def decide(self, command: PayIn | TakeOut) -> Iterator[Any]:
+            yield command if isinstance(command, PayIn) else CoinsPaidIn
+
+        def evolve(self, event: CoinsPaidIn) -> Any:
+            replace(self, cents=event.cents)
+
+    lab = el.scratch()
+    with pytest.raises(ModelError, match=r"Wrong\.decide gave PayIn\(cents=1\), which is no event"):
+        lab.handle(Wrong, "1", PayIn(1))
+    with pytest.raises(ModelError) as caught:
+        lab.handle(Wrong, "1", TakeOut(1))
+    assert "yield CoinsPaidIn(…)" in caught.value.hint
+    lab.append("coin_jar_wrong-1", [CoinsPaidIn(1)])
+    with pytest.raises(EvolveFailed) as caught:
+        lab.load(Wrong, "1")
+    assert "return replace(self, n=…)" in caught.value.hint

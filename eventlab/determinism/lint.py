@@ -77,6 +77,8 @@ class Found:
     hint: str
     file: str = ""
     line: int = 0
+    #: The class, as another process finds it.
+    place: str = ""
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}: " if self.line else ""
@@ -141,7 +143,7 @@ def _whole(model: Model) -> bool:
 def _plain(code: str, cls: type[Any], said: str) -> Found:
     why, hint = RULES[code]
     file, line = _place(cls)
-    return Found(code, cls.__name__, said, why, hint, file, line)
+    return Found(code, cls.__name__, said, why, hint, file, line, f"{cls.__module__}:{cls.__qualname__}")
 
 
 def _place(cls: type[Any]) -> tuple[str, int]:
@@ -286,8 +288,8 @@ class _Reader(ast.NodeVisitor):
     def say(self, code: str, node: ast.AST, said: str) -> None:
         why, hint = RULES[code]
         line = self.source.line + getattr(node, "lineno", 1) - 1
-        name = self.owner.__name__
-        self.found.append(Found(code, name, f"{self.what} {said}", why, hint, _short(self.source.file), line))
+        name, place = self.owner.__name__, f"{self.owner.__module__}:{self.owner.__qualname__}"
+        self.found.append(Found(code, name, f"{self.what} {said}", why, hint, _short(self.source.file), line, place))
 
     def object(self, node: ast.AST) -> Any:
         """What an expression names: a global, or an attribute of a module or class; None where that is not known."""

@@ -6,6 +6,7 @@ This is what a model means. Any other engine gives the same states or is not use
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import FrozenInstanceError
 from typing import Any, Final
 
 from eventlab.errors import EventlabError, EvolveFailed
@@ -150,14 +151,21 @@ def fold(model: Model, batches: Iterable[Batch], tenant: Tenant, lookup: Lookup 
     return folding
 
 
+def replaced(why: Exception) -> str:
+    """What to write for an `evolve` that changes its state, or gives none back."""
+    changes = isinstance(why, FrozenInstanceError) or (isinstance(why, TypeError) and str(why).startswith("it gave None"))
+    return "evolve gives a new state from every branch: return replace(self, n=…), or return self" if changes else ""
+
+
 def failed(model: Model, what: str, envelope: Any, at: int, why: Exception) -> EvolveFailed:
     """The error that names the event at which a model's code raised."""
     position, stream, name = envelope.position[at], envelope.stream[at], envelope.type[at]
-    said, hint = (why.message, why.hint) if isinstance(why, EventlabError) else (str(why), "")
+    said, hint = (why.message, why.hint) if isinstance(why, EventlabError) else (str(why), replaced(why))
+    before = f"the state before it: lab.at(position={position - 1}).load(…)" if model.category else ""
     return EvolveFailed(
         f"{model.cls.__name__}.{what} failed on {name} at position {position} ({stream!r}, version {envelope.version[at]}): "
         f"{type(why).__name__}: {said}",
-        hint=hint or (f"the state before it: lab.at(position={position - 1}).load(…)" if model.category else ""),
+        hint="; ".join(filter(None, (hint, before if not isinstance(why, EventlabError) or not hint else ""))),
         position=position,
         stream=stream,
         type=name,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import random
+import subprocess
+import sys
+import textwrap
 import time
 import uuid
 from collections import Counter
@@ -276,17 +280,35 @@ def test_words_and_references() -> None:
     assert "owner holds a Owner" in next(one.said for one in found if one.code == "M3")
 
 
-def test_what_nobody_reads_or_decides() -> None:
-    @el.event(name="lint.NobodyCared")
-    class NobodyCared:
-        """Nobody cared."""
+def test_what_nobody_reads_or_decides(tmp_path: Path) -> None:
+    (tmp_path / "lonely.py").write_text(
+        textwrap.dedent('''
+        import eventlab as el
 
-    @el.command
-    class CareForNobody:
-        """Care."""
+        @el.event
+        class NobodyCared:
+            "Nobody cared."
 
-    found = {(one.code, one.name) for one in lint()}
-    assert {("M1", "NobodyCared"), ("M2", "CareForNobody")} <= found
+        @el.event
+        class SomebodyCared:
+            "Somebody did."
+
+        @el.command
+        class CareForNobody:
+            "Care."
+
+        @el.aggregate
+        class Carer:
+            "Who cares."
+            n: int = 0
+            def evolve(self, event: SomebodyCared) -> "Carer":
+                return Carer(self.n + 1)
+        ''')
+    )
+    command = [Path(sys.executable).parent / "eventlab", "lint", "--models", "lonely", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    assert {(one["code"], one["name"]) for one in json.loads(done.stdout)} == {("M1", "NobodyCared"), ("M2", "CareForNobody")}
 
 
 def test_the_domains_have_nothing_to_say(capsys: pytest.CaptureFixture[str]) -> None:
