@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -35,7 +35,7 @@ from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.maintain import LARGE_INGEST, POLICY, Policy, maintenance_of
 from eventlab.store.memory import MemoryStore
 from eventlab.temporal.moment import Moment, Time, resolve
-from eventlab.temporal.reader import Progress, Reader, quiet
+from eventlab.temporal.reader import Basis, Progress, Reader, quiet
 from eventlab.temporal.snapshots import SnapshotPolicy, prove
 from eventlab.writing import Clock as Clock
 from eventlab.writing import Writer
@@ -270,10 +270,16 @@ class Lab(Writer):
         *,
         position: int | None = None,
         version: tuple[type[Any], str, int] | None = None,
+        occurred: Time | None = None,
+        basis: Basis | Mapping[str, Any] | None = None,
         tz: str | None = None,
     ) -> Moment:
-        """The log as it was known: at a time (the last commit at or before it), a position, or a version of an aggregate."""
-        return resolve(self, time, position, version, tz)
+        """The log as it was known: at a time (the last commit at or before it), a position, or a version of an aggregate.
+
+        `occurred` is the other clock: of all that is known now, what had occurred by then, in the order of the log. `basis`
+        opens the moment of an earlier answer again; `drift` tells what differs from then.
+        """
+        return resolve(self, time, position, version, tz, occurred, basis)
 
     # -- inside
 

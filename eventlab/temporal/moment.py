@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +15,8 @@ from eventlab.store.base import ALL, Cut
 from eventlab.temporal.calendar import Time as Time
 from eventlab.temporal.calendar import instant as instant
 from eventlab.temporal.calendar import shown
-from eventlab.temporal.reader import Reader
+from eventlab.temporal.occurred import OccurredCut
+from eventlab.temporal.reader import Basis, Reader, drift
 
 
 class Moment(Reader):
@@ -37,6 +40,11 @@ class Moment(Reader):
     def _at(self) -> tuple[Cut, int]:
         return self._cut, self.position
 
+    def drift(self, then: Basis, model: type[Any] | None = None) -> list[str]:
+        """What is different now from the basis of an answer: versions of engines, and the code of a model."""
+        of = None if model is None else self._model(model)
+        return drift(then, self._basis(of, *self._at()))
+
     def _asked(self) -> str:
         return self.asked
 
@@ -51,15 +59,23 @@ class Moment(Reader):
         return False
 
 
-def resolve(of: Reader, time: Time | None, position: int | None, version: Any, tz: str | None) -> Moment:
-    """The moment of a reader's log that exactly one of time, position and version names."""
-    given = [name for name, value in (("time", time), ("position", position), ("version", version)) if value is not None]
+def resolve(
+    of: Reader, time: Time | None, position: int | None, version: Any, tz: str | None, occurred: Time | None = None,
+    basis: Basis | Mapping[str, Any] | None = None,
+) -> Moment:  # fmt: skip
+    """The moment of a reader's log that exactly one of time, position, version, occurred and basis names."""
+    named = {"time": time, "position": position, "version": version, "occurred": occurred, "basis": basis}
+    given = [name for name, value in named.items() if value is not None]
     if len(given) != 1:
         raise InvalidValue(
-            f"at() takes one of a time, position= and version=, and got {' and '.join(given) or 'none'}",
+            f"at() takes one of a time, position=, version=, occurred= and basis=, and got {' and '.join(given) or 'none'}",
             hint='lab.at("2026-02-08T18:00Z"), lab.at(position=120), lab.at(version=(Order, "7", 12))',
         )
     cut, head = of._at()
+    if basis is not None:
+        return _reopened(of, basis)
+    if occurred is not None:
+        return _occurred(of, cut, head, instant(occurred, tz))
     if position is not None:
         if isinstance(position, bool) or not isinstance(position, int) or position < 0:
             raise InvalidValue(f"{position!r} is not a position", hint="a whole number from 0 (before the first event)")
@@ -68,6 +84,31 @@ def resolve(of: Reader, time: Time | None, position: int | None, version: Any, t
         when = instant(time, tz)
         return Moment(of, cut, cut.position_at((when - EPOCH) // MICROSECOND), f"recorded {shown(when)}")
     return Moment(of, cut, _position_of(cut, of._one_tenant("at(version=…)"), version), f"version {version[2]} of {version[1]}")
+
+
+def _occurred(of: Reader, cut: Cut, until: int, when: dt.datetime) -> Moment:
+    """What had occurred by a moment, of all that is known now."""
+    found = Moment(of, OccurredCut(cut, (when - EPOCH) // MICROSECOND), until, f"occurred {shown(when)}")
+    found._uses_bases, found._snapshots = False, None
+    return found
+
+
+def _reopened(of: Reader, given: Basis | Mapping[str, Any]) -> Moment:
+    """The moment that an answer rested on."""
+    try:
+        basis = given if isinstance(given, Basis) else Basis(**{**given, "engines": tuple(given["engines"])})
+    except (KeyError, TypeError):
+        raise InvalidValue(f"basis={given!r:.80} is not a basis", hint="lab.at(…).basis, or its fields as a dict") from None
+    if basis.store != of._store.store_id:
+        raise InvalidValue(f"the basis is of the store {basis.store}, and this is {of._store.store_id}", hint="open that store")
+    cut, head = of._at()
+    if basis.position > head:
+        said = f"the basis is at position {basis.position:,}, and the log ends at {head:,}"
+        raise InvalidValue(said, hint="a log never shrinks: is it a copy?")
+    asked = basis.asked.removeprefix("occurred ")
+    if basis.clock == "occurred":
+        return _occurred(of, cut, basis.position, instant(asked))
+    return Moment(of, cut, basis.position, basis.asked)
 
 
 def _position_of(cut: Cut, tenant: str, version: Any) -> int:

@@ -91,6 +91,14 @@ class Basis:
     inside_commit: bool = False
 
 
+def drift(then: Basis, now: Basis) -> list[str]:
+    """What is different between the basis of an answer and one of now, beside the log that grew: engines, and code."""
+    found = [f"{old} then, {new} now" for old, new in zip(then.engines, now.engines, strict=False) if old != new]
+    if then.fingerprint is not None and now.fingerprint is not None and then.fingerprint != now.fingerprint:
+        found.append(f"code {then.fingerprint[:8]} then, {now.fingerprint[:8]} now")
+    return found
+
+
 @dataclass(frozen=True)
 class Loaded(Generic[M]):
     """A state with its stream's version, the position of its last event, and the basis of the answer."""
@@ -113,6 +121,8 @@ class Reader:
         self._sql_lock = threading.RLock()
         self._sql: tuple[tuple[Cut, int, Tenant], SqlConnection] | None = None
         self._tables = tables or Tables()
+        #: Whether what is kept of read models says anything of this place: not by another clock than the recorded one.
+        self._uses_bases = True
         #: When the states of streams are kept, and whether they are used.
         self._snapshots: SnapshotPolicy | None = SnapshotPolicy()
         #: The moments of a lab, which are closed with it.
@@ -484,7 +494,7 @@ class Reader:
 
     def _table(self, model: Model, cut: Cut, until: int, engine: Engine = "auto") -> pa.Table:
         # Whoever asks for an engine wants the whole log folded by it.
-        use_base = engine == "auto"
+        use_base = engine == "auto" and self._uses_bases
         base = self._tables.best(model, self._tenant, until, base_of(model, self._store, self._tenant)) if use_base else None
         start = base.position if base is not None else 0
         bar = self._progress(f"fold {model.name}", until - start)
@@ -500,7 +510,7 @@ class Reader:
     def _handmade(self, of: Handmade, cut: Cut, until: int) -> pa.Table:
         """The rows of a projection written by hand: those that are stored, if they are of this moment, or computed."""
         tenant = tenant_key(self._tenant)
-        for base in self._store.read_models.of(tenant, of.name):
+        for base in self._store.read_models.of(tenant, of.name) if self._uses_bases else ():
             if base.fingerprint == of.fingerprint and base.position == until:
                 return base.table()
         asked = _ASKED.get()
@@ -549,6 +559,8 @@ class Reader:
         if (made := HANDMADE.get(name)) is not None:
             return made.fingerprint, lambda: self._handmade(made, cut, until)
         # No class here: the base as it was last built, with its checkpoint in `_position`.
+        if not self._uses_bases:
+            return None
         base = self._store.read_models.accepted(tenant_key(self._tenant)).get(name)
         return (f"{base.fingerprint}@{base.position}", base.table) if base is not None and base.position <= until else None
 
@@ -580,7 +592,8 @@ class Reader:
         tenant = self._tenant if isinstance(self._tenant, str) else "ALL"
         print_ = model.fingerprint if model is not None else None
         asked, inside = self._asked(), self._splits_a_commit()
-        return Basis(self._store.store_id, tenant, until, cut.head, "recorded", asked, _engines(), print_, inside)
+        clock = "recorded" if self._uses_bases else "occurred"
+        return Basis(self._store.store_id, tenant, until, cut.head, clock, asked, _engines(), print_, inside)
 
     def _asked(self) -> str:
         return "head"

@@ -311,7 +311,7 @@ def test_what_is_no_version_is_refused(lab: el.Lab, version: Any, kind: type[Exc
     "given", [{}, {"position": 1, "time": "2026-03-01T12:00Z"}, {"position": 1, "version": (Lantern, "1", 1)}]
 )
 def test_one_of_time_position_and_version_is_asked_for(lab: el.Lab, given: dict[str, Any]) -> None:
-    with pytest.raises(InvalidValue, match="takes one of a time, position= and version="):
+    with pytest.raises(InvalidValue, match="takes one of a time, position=, version=, occurred= and basis="):
         lab.at(**given)
 
 
