@@ -35,6 +35,7 @@ from rich.table import Table
 import eventlab
 from eventlab import display
 from eventlab.determinism.lint import Found, lint
+from eventlab.determinism.selftest import selftest
 from eventlab.errors import (
     Busy,
     Damaged,
@@ -323,7 +324,30 @@ def _sql(given: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _selftest(given: argparse.Namespace, console: Console) -> int:
+    from eventlab.domains import suspects
+
+    with _working("check the checker"):
+        done = selftest(suspects.FAULTY, suspects.SOUND, suspects.happened, lambda path: open_lab(path, maintain=False))
+    if given.json:
+        _print_json(done.to_dict())
+        return 0 if done.ok else 1
+    table = Table(title="The checker, checked", show_lines=False)
+    for heading in ("fold", "faulty", "read", "folded", ""):
+        table.add_column(heading)
+    for one in done.tried:
+        right = "" if one.found == one.faulty else "[red]wrong[/red]"
+        table.add_row(one.name, "yes" if one.faulty else "", ", ".join(one.lint), one.divergence or "", right)
+    console.print(table)
+    told = done.to_dict()
+    _say(console, f"{told['faulty']['found']} of {told['faulty']['total']} faulty folds found, "
+                  f"{told['sound']['accused']} of {told['sound']['total']} sound ones accused")  # fmt: skip
+    return 0 if done.ok else 1
+
+
 def _check(given: argparse.Namespace, console: Console) -> int:
+    if given.what == "selftest":
+        return _selftest(given, console)
     models = _load_models(given, required=True)
     with _open(given) as lab:
         reports = lab.check(*(model.cls for model in models), sample=given.sample, until=given.until)
@@ -685,6 +709,7 @@ def _parser() -> argparse.ArgumentParser:
         "Fold again under other conditions and compare.",
         "eventlab check --models eventlab.domains.flights --sample 16",
     )
+    one.add_argument("what", nargs="?", choices=("selftest",), help="selftest: the checker itself, on folds with known faults")
     with_models(one)
     one.add_argument("--sample", type=int, default=1, metavar="N", help="one stream in N (default: all)")
     one.add_argument("--until", type=int, metavar="N", help="only until this position")

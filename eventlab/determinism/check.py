@@ -20,6 +20,8 @@ from eventlab.errors import ModelError, StoreError
 from eventlab.model.models import Model
 
 CHECKPOINT_EVERY: Final = 1_024
+#: Of a log with no more events than this every state is looked at where folds part.
+SHORT: Final = 10_000
 PROCESSES: Final = max(1, min(2, os.cpu_count() or 1))
 
 
@@ -100,29 +102,32 @@ def check(
 
     with ThreadPoolExecutor(PROCESSES) as pool:
         outcomes = dict(zip(conditions, pool.map(fold, conditions), strict=True))
-    reports = []
-    for model, reference in zip(models, references, strict=True):
+
+    partings: dict[Variant, list[str]] = {}
+    for reference in references:
+        parting = next((v for v in variants if _differs(outcomes[BASELINE][reference], outcomes[v][reference])), None)
+        if parting is not None:
+            partings.setdefault(parting, []).append(reference)
+    # Of a short log every state of all of them is looked at in one go.
+    looked = {v: _states(replace(job, models=tuple(of)), v) for v, of in partings.items()} if until <= SHORT else {}
+
+    def report(model: Model, reference: str) -> Checked:
         base = outcomes[BASELINE][reference]
+        parting = next((v for v, of in partings.items() if reference in of), None)
         divergence = None
-        for variant in variants:
-            if _differs(base, outcomes[variant][reference]):
-                divergence = _first(model, reference, job, variant, base, outcomes[variant][reference])
-                break
+        if parting is not None:
+            pair = looked.get(parting)
+            both = None if pair is None else (pair[0][reference], pair[1][reference])
+            divergence = _first(model, reference, job, parting, (base, outcomes[parting][reference]), both)
         handled = {kind.name for kind in model.handled or ()}
-        reports.append(
-            Checked(
-                model.name,
-                reference,
-                base.events,
-                until,
-                tuple(v.name for v in variants),
-                base.types,
-                tuple(sorted(handled - set(base.types))),
-                divergence,
-                time.perf_counter() - started,
-            )
-        )
-    return reports
+        return Checked(
+            model.name, reference, base.events, until, tuple(v.name for v in variants), base.types,
+            tuple(sorted(handled - set(base.types))), divergence, time.perf_counter() - started,
+        )  # fmt: skip
+
+    # Several models are looked at closely at once; of one model never two folds, see `_states`.
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        return list(pool.map(report, models, references))
 
 
 def full_pass(
@@ -167,18 +172,29 @@ def _differs(one: Outcome, other: Outcome) -> bool:
     return (one.fingerprint, one.checkpoints, one.error_position) != (other.fingerprint, other.checkpoints, other.error_position)
 
 
-def _first(model: Model, reference: str, job: Job, variant: Variant, one: Outcome, other: Outcome) -> Divergence:
+def _states(job: Job, variant: Variant) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
+    """Every state between two positions, or of the whole log, under the baseline and under a variant."""
+    narrow = replace(job, chain=0, window=job.window or (0, job.until))
+    # One after the other: two folds at once now and then read the same microsecond from the clock, and agree by chance.
+    return run_worker(narrow, BASELINE), run_worker(narrow, variant)
+
+
+def _first(
+    model: Model, reference: str, job: Job, variant: Variant, folded: tuple[Outcome, Outcome],
+    both: tuple[Outcome, Outcome] | None,
+) -> Divergence:  # fmt: skip
     """Look again at the events between the last checkpoint in which both agree and the next, state by state."""
     low = 0
     high = job.until
-    for mine, theirs in zip(one.checkpoints, other.checkpoints, strict=False):
+    for mine, theirs in zip(folded[0].checkpoints, folded[1].checkpoints, strict=False):
         if mine != theirs:
             high = max(mine[0], theirs[0])
             break
         low = mine[0]
-    narrow = replace(job, models=(reference,), chain=0, window=(low, high), until=high)
-    # One after the other: two folds at once now and then read the same microsecond from the clock, and agree by chance.
-    left, right = (run_worker(narrow, condition)[reference] for condition in (BASELINE, variant))
+    if both is None:
+        found = _states(replace(job, models=(reference,), window=(low, high), until=high), variant)
+        both = found[0][reference], found[1][reference]
+    left, right = both
     names = (BASELINE.name, variant.name)
 
     def again(position: int) -> str:

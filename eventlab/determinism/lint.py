@@ -332,6 +332,8 @@ class _Reader(ast.NodeVisitor):
         top = module.split(".")[0]
         if (module == "time" and name in _CLOCK) or (isinstance(owner, type) and issubclass(owner, dt.date) and name in _NOW):
             self.say("R1", node, f"calls {text}()")
+        elif of is random.Random and node.args:
+            return  # from a seed it is the same each time
         elif isinstance(owner, random.Random) or top in ("random", "secrets") or (
             top == "uuid" and name in ("uuid1", "uuid4", "uuid6", "uuid7")) or of is os.urandom:  # fmt: skip
             self.say("R2", node, f"calls {text}()")

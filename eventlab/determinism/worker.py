@@ -95,7 +95,7 @@ def _fold(model: Model, job: Job, cut: Cut) -> Outcome:
             chain.add(key, event, state, position)
         if job.window is not None and job.window[0] < position <= job.window[1]:
             values = state_values(model, state)
-            shown = [repr(kind.decode(v)) for (_, kind), v in zip(model.fields, values, strict=True)]
+            shown = [_shown(kind.decode(v)) for (_, kind), v in zip(model.fields, values, strict=True)]
             states.append((position, repr(key), type(event).__name__, digest(values).hex(), shown))
 
     folding = RowFold(model, tenant, watch=watch if chain is not None or job.window is not None else None)
@@ -112,6 +112,11 @@ def _fold(model: Model, job: Job, cut: Cut) -> Outcome:
     if chain is not None:
         chain.close()
     return Outcome(folding.events, fingerprint, types, chain.checkpoints if chain else [], states, error, error_position)
+
+
+def _shown(value: Any) -> str:
+    """A value as text; a set in an order that is the same in every process."""
+    return repr(sorted(value, key=repr)) if isinstance(value, (set, frozenset)) else repr(value)
 
 
 def _sampled(batches: Iterator[Batch], sample: int) -> Iterator[Batch]:
