@@ -328,7 +328,7 @@ def _selftest(given: argparse.Namespace, console: Console) -> int:
     from eventlab.domains import suspects
 
     with _working("check the checker"):
-        done = selftest(suspects.FAULTY, suspects.SOUND, suspects.happened, lambda path: open_lab(path, maintain=False))
+        done = selftest(suspects.FAULTY, suspects.SOUND, suspects.streams, lambda path: open_lab(path, maintain=False))
     if given.json:
         _print_json(done.to_dict())
         return 0 if done.ok else 1

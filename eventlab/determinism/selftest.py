@@ -54,20 +54,16 @@ class Selftest:
 
 
 def selftest(
-    faulty: Sequence[type[Any]], sound: Sequence[type[Any]], happened: Callable[[], list[tuple[str, Any]]],
+    faulty: Sequence[type[Any]], sound: Sequence[type[Any]], streams: Callable[..., dict[str, list[Any]]],
     open_lab: Callable[[Path], Any],
 ) -> Selftest:  # fmt: skip
-    """Fold the corpus over a store of its own, in fresh processes, and read its code; `happened` gives ids and events."""
+    """Fold the corpus over a store of its own, in fresh processes, and read its code; `streams` gives what a model folds."""
     models = [*faulty, *sound]
     with tempfile.TemporaryDirectory(prefix="eventlab-selftest-") as folder:
         path = Path(folder) / "store"
         with open_lab(path) as lab:
             for model in models:
-                name = model_of(model).category
-                streams: dict[str, list[Any]] = {}
-                for id, event in happened():
-                    streams.setdefault(f"{name}-{id}", []).append(event)
-                lab.append(streams)
+                lab.append(streams(model))
             until = lab.head
         reports = check([model_of(model) for model in models], path, tenant=None, until=until)
     tried = []

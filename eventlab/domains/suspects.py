@@ -85,6 +85,15 @@ def happened() -> list[tuple[str, Any]]:
     return found
 
 
+def streams(*models: type[Any]) -> dict[str, list[Any]]:
+    """What happened, in streams of the category of each model."""
+    found: dict[str, list[Any]] = {}
+    for model in models:
+        for id, event in happened():
+            found.setdefault(f"selftest_{model.__name__.lower()}-{id}", []).append(event)
+    return found
+
+
 # -- faulty ----------------------------------------------------------------------------------------------------------------
 
 _SEEN: dict[str, int] = {}
