@@ -436,8 +436,33 @@ def test_without_a_step_a_missing_field_is_said_with_what_to_write(lab: el.Lab) 
     assert caught.value.hint.startswith("was amount renamed? @el.upcast(Tipped, from_version=1) on a function")
 
 
-def test_frames_and_sql_have_the_columns_as_they_are_stored(lab: el.Lab) -> None:
+def test_frames_have_the_columns_as_they_are_stored(lab: el.Lab) -> None:
     first(lab)
     fee(3)
     assert lab.read().frame()["amount"].to_list() == [Decimal(f"{i}.50") for i in range(5)]
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_sql_has_a_type_as_its_class_has_it_and_each_version_as_it_was_written(lab: el.Lab, sealed: bool) -> None:
+    first(lab)
+    second(lab)
+    of = fee(3)
+    lab.append("fee-1", [of(7, None, "EUR", True, "n")])
+    if sealed:
+        lab.seal()
+    asked = 'select _position, cents, currency, waived, place from types.upcast_fee_charged order by _position'
+    found = lab.sql(asked)
+    events = [event.data for event in lab.read()]
+    assert found["cents"].to_list() == [event.cents for event in events]
+    assert found["currency"].to_list() == [event.currency for event in events]
+    assert found["place"].to_list() == [None if event.place is None else vars(event.place) for event in events]
     assert lab.sql("select sum(amount) from types.upcast_fee_charged_v1").item() == Decimal("12.50")
+    assert lab.sql("select count(*) from types.upcast_fee_charged_v2").item() == 4
+    assert lab.at(position=2).sql("select sum(cents) from types.upcast_fee_charged").item() == 200
+    fee(3, lambda old: {"cents": 1, "place": None, "currency": "EUR"})
+    assert lab.sql(asked)["cents"].to_list()[:6] == [1, 1, 1, 1, 1, 0]
+    fee(3, lambda old: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(UpcastFailed):
+            lab.sql(asked)
+    assert lab.sql("select count(*) from events.log").item() == 10

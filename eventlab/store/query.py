@@ -19,7 +19,7 @@ import secrets
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,13 +27,17 @@ from typing import Any, Final
 import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from eventlab.errors import QueryRefused
+from eventlab.model.events import EventType
+from eventlab.model.filters import Clause, Filter
 from eventlab.model.names import snake
 from eventlab.model.schema import Schema
 from eventlab.model.types import Leaf, record_parts
+from eventlab.model.upcasting import chain_of, upcast_columns
 from eventlab.store.base import Cut, SourceGroup, Tenant
-from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, codec
+from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, codec, payload_array, stored_column
 
 #: SQL for a part of a value, made from SQL for that part.
 Change = Callable[[str], str]
@@ -102,13 +106,16 @@ _ENVELOPE_SHOWN: Final = {
 class SqlConnection:
     """SQL over the events at or before `until` of one cut."""
 
-    def __init__(self, cut: Cut, until: int, tenant: Tenant, state: StateTable, spans: Spans | None = None) -> None:
+    def __init__(
+        self, cut: Cut, until: int, tenant: Tenant, state: StateTable, spans: Spans | None = None,
+        class_of: Callable[[str], EventType | None] | None = None,
+    ) -> None:  # fmt: skip
         self._cut, self._until, self._tenant = cut, until, tenant
-        self._state, self._spans = state, spans
+        self._state, self._spans, self._class_of = state, spans, class_of
         self._made: dict[str, str] = {}
         self._allowed: set[str] = set()
         #: The views that nobody has asked for yet, by schema and name.
-        self._views: dict[tuple[str, str], str] = {}
+        self._views: dict[tuple[str, str], str | Callable[[], str]] = {}
         self._lock = threading.RLock()
         # The files are opened query by query: until then they must not be compacted away.
         self._held = cut.hold()
@@ -261,7 +268,13 @@ class SqlConnection:
         named = {(schema.lower(), name.lower()) for schema, name in _VIEW.findall(sql)}
         every = len(_VIEW.findall(sql)) < len(_VIEWS_NAMED.findall(sql)) or _LISTS.search(sql) or not named <= self._known_views
         for key in [*self._views] if every else named & self._views.keys():
-            self._run(self._views.pop(key))
+            view = self._views.pop(key)
+            try:
+                self._run(view if isinstance(view, str) else view())
+            except BaseException:
+                # An upcaster may have raised: it is asked again the next time.
+                self._views[key] = view
+                raise
 
     def _define_views(self) -> None:
         scans = [self._scan(group, i) for i, group in enumerate(self._cut.sources(self._tenant))]
@@ -284,7 +297,53 @@ class SqlConnection:
                 raw = f"type = {_text(name)} AND schema_version = {schema.version}"
                 self._view("types", f"{snake(name)}_v{schema.version}", self._type_selects(mine, schema, [schema], raw))
             latest = max(versions, key=lambda schema: schema.version)
+            kind = self._class_of(name) if self._class_of is not None else None
+            if kind is not None and any(chain_of(kind, schema) for schema in versions):
+                self._views["types", snake(name).lower()] = functools.partial(self._upcast_view, kind, versions, mine)
+                continue
             self._view("types", snake(name), self._type_selects(mine, latest, versions, f"type = {_text(name)}"))
+
+    def _upcast_view(self, kind: EventType, versions: Sequence[Schema], scans: Sequence[_Scan]) -> str:
+        """A type in the shape of its class: versions that have upcasters are brought to it once, and kept as a table."""
+        old = {schema.version for schema in versions if chain_of(kind, schema)}
+        rest = [schema for schema in versions if schema.version not in old]
+        table, number = self._upcast_rows(kind, old), len(self._made)
+        self._made[f"{kind.name} upcast"] = kind.name
+        given = (*ENVELOPE_NAMES, *kind.schema.columns)
+        names = dict(zip(given, _told_apart(given), strict=True))
+        self._connection.register("_incoming", table.rename_columns(list(names.values())))
+        try:
+            self._run(f"CREATE TABLE _hot.upcast_{number} AS SELECT * FROM _incoming")
+        finally:
+            self._connection.unregister("_incoming")
+        made = _Scan(SourceGroup("", "", kind.schema.columns, table=table), f"_hot.upcast_{number}", names, "true")
+        shown = {leaf: leaf.path for leaf in kind.schema.leaves}
+        selects = [self._select(made, shown, [kind.schema])]
+        if rest:
+            where = f"type = {_text(kind.name)} AND schema_version IN ({', '.join(str(schema.version) for schema in rest)})"
+            selects += self._type_selects(scans, kind.schema, rest, where)
+        return f"CREATE VIEW types.{_name(snake(kind.name).lower())} AS {' UNION ALL '.join(selects)}"
+
+    def _upcast_rows(self, kind: EventType, old: Collection[int]) -> pa.Table:
+        """The events of some versions as those of today's class, with their envelopes."""
+        kinds = [codec(Leaf.parse(column).tag).arrow for column in kind.schema.columns]
+        schema = pa.schema([*ENVELOPE, *(pa.field(name, of) for name, of in zip(kind.schema.columns, kinds, strict=True))])
+        found: list[pa.Table] = []
+        picked = Filter((Clause(types=frozenset((kind.name,))),))
+        for batch in self._cut.batches(picked, tenant=self._tenant, until=self._until):
+            for table in batch.tables:
+                for version in sorted(old):
+                    same = pc.and_(pc.equal(table.column("type"), kind.name), pc.equal(table.column("schema_version"), version))
+                    part = table.filter(same)
+                    if not len(part):
+                        continue
+                    of = self._cut.schemas[kind.name, version]
+                    stored = [stored_column(part, column) for column in of.columns]
+                    columns = upcast_columns(kind, of, stored, len(part))
+                    arrays = [payload_array(name, values) for name, values in zip(kind.schema.columns, columns, strict=True)]
+                    envelope = [part.column(name) for name in ENVELOPE_NAMES]
+                    found.append(pa.table([*envelope, *arrays], names=schema.names).cast(schema))
+        return pa.concat_tables(found) if found else schema.empty_table()
 
     def _type_selects(self, scans: Sequence[_Scan], schema: Schema, versions: Sequence[Schema], where: str) -> list[str]:
         shown = {leaf: leaf.path for leaf in schema.leaves}

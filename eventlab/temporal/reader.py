@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from eventlab.commands import refuse_renamed
 from eventlab.errors import InvalidValue, Late, ModelError, QueryRefused, SchemaConflict, UnknownType, Unsupported
-from eventlab.model.events import EVENTS, event_class, event_type
+from eventlab.model.events import EVENTS, EventType, event_class, event_type
 from eventlab.model.filters import EVERYTHING, Filter, stream
 from eventlab.model.meta import current_context
 from eventlab.model.models import MODELS, Model, model_of
@@ -119,7 +119,7 @@ class Reader:
         self._bound: dict[str, type[Any]] = {}
         self._known: set[tuple[str, int]] = set()
         self._sql_lock = threading.RLock()
-        self._sql: tuple[tuple[Cut, int, Tenant], SqlConnection] | None = None
+        self._sql: tuple[tuple[Cut, int, Tenant, tuple[int, ...]], SqlConnection] | None = None
         self._tables = tables or Tables()
         #: Whether what is kept of read models says anything of this place: not by another clock than the recorded one.
         self._uses_bases = True
@@ -485,6 +485,10 @@ class Reader:
                 )
             self._bound[name] = cls
 
+    def _class_here(self, name: str) -> EventType | None:
+        """The class of a stored type, where there is one of that name."""
+        return self._class_of(name) if len(EVENTS.named(name)) == 1 else None
+
     def _class_of(self, name: str) -> Any:
         bound = self._bound.get(name)
         if bound is None:
@@ -527,9 +531,12 @@ class Reader:
         """The SQL connection of this place, for one query; an older one is closed once nobody uses it any more."""
         with self._sql_lock:
             cut, until = self._at()
-            place = (cut, until, self._tenant)
+            # Upcasters that were defined since make other views.
+            steps = tuple(id(step) for kind in EVENTS.all() for step in kind.upcasters.values())
+            place = (cut, until, self._tenant, steps)
             if self._sql is None or self._sql[0] != place:
-                old, self._sql = self._sql, (place, SqlConnection(*place, self._state_table, self._span_tables))
+                made = SqlConnection(cut, until, self._tenant, self._state_table, self._span_tables, self._class_here)
+                old, self._sql = self._sql, (place, made)
                 if old is not None:
                     old[1].retire()
             connection = self._sql[1]
@@ -645,7 +652,9 @@ class _Moment:
     tenant: Tenant
 
     def query(self, text: str) -> pa.Table:
-        connection = SqlConnection(self.cut, self.until, self.tenant, self.reader._state_table, self.reader._span_tables)
+        connection = SqlConnection(
+            self.cut, self.until, self.tenant, self.reader._state_table, self.reader._span_tables, self.reader._class_here
+        )
         try:
             return connection.frame(text, None, {}).to_arrow(compat_level=pl.CompatLevel.oldest())
         finally:
