@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from eventlab.errors import Conflict, EventlabError, Rejected, StaleType
-from eventlab.model.events import command, event, findings, new, upcast
+from eventlab.model.events import command, downcast, event, findings, new, upcast
 from eventlab.model.filters import Filter, category, events, stream, tag
 from eventlab.model.meta import Meta, Recorded, context
 from eventlab.model.models import aggregate, projection
@@ -34,8 +34,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ALL", "AnyFloat", "Conflict", "EventlabError", "ExactDecimal", "Filter", "Lab", "Meta", "Moment", "Money", "Recorded",
     "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag", "aggregate", "category", "command", "consumer",
-    "context", "event", "events", "field", "findings", "frame_projection", "lint", "money", "new", "open", "projection", "query",
-    "rows", "scratch", "sql_projection", "stream", "tag", "upcast",
+    "context", "downcast", "event", "events", "field", "findings", "frame_projection", "lint", "money", "new", "open",
+    "projection", "query", "rows", "scratch", "sql_projection", "stream", "tag", "upcast",
 ]  # fmt: skip
 
 # What needs DuckDB, Polars and PyArrow is imported when it is first named, so that a module of events loads at once.

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
-from eventlab.errors import ModelError, SchemaConflict, UpcastFailed
+from eventlab.errors import InvalidValue, ModelError, SchemaConflict, UpcastFailed
 from eventlab.model.events import event_type
 from eventlab.model.models import model_of
 from eventlab.model.schema import Schema
@@ -466,3 +466,37 @@ def test_sql_has_a_type_as_its_class_has_it_and_each_version_as_it_was_written(l
         with pytest.raises(UpcastFailed):
             lab.sql(asked)
     assert lab.sql("select count(*) from events.log").item() == 10
+
+
+def test_two_readers_have_the_same_events_in_two_versions_at_once(lab: el.Lab) -> None:
+    first(lab, 2)
+    second(lab, 2)
+    of = fee(3)
+    lab.append("fee-1", [of(7, None, "EUR", True, "n")])
+    el.downcast(of, to_version=2)(lambda new: {name: new[name] for name in ("cents", "place", "currency")})
+
+    def to_1(new: Any) -> dict[str, Any]:
+        return {"amount": Decimal(new.cents) / 100, "where": new.place}
+
+    el.downcast(of, to_version=1)(to_1)
+    events = lab.read(el.events(of))
+    assert [event.data.cents for event in events] == [50, 150, 0, 100, 7]
+    assert [event.data["amount"] for event in events.versioned(of, 1)] == [
+        Decimal("0.50"), Decimal("1.50"), Decimal(0), Decimal(1), Decimal("0.07"),
+    ]  # fmt: skip
+    assert set(next(events.versioned(of, 2)).data) == {"cents", "place", "currency"}
+    assert [event.position for event in events.versioned(of, 3)] == [1, 2, 3, 4, 5]
+    for wrong in (0, 4, True, "1"):
+        with pytest.raises(InvalidValue, match="1 to 3"):
+            list(events.versioned(of, wrong))  # type: ignore[arg-type]
+
+
+def test_a_reader_of_an_older_version_needs_the_steps_back(lab: el.Lab) -> None:
+    second(lab, 1)
+    of = fee(3)
+    event_type(of).downcasters.clear()
+    with pytest.raises(SchemaConflict) as caught:
+        list(lab.read().versioned(of, 1))
+    assert caught.value.hint == "@el.downcast(FeeCharged, to_version=1)"
+    with pytest.raises(ModelError, match="the versions before it are 1 to 2"):
+        el.downcast(of, to_version=3)

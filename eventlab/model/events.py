@@ -34,6 +34,8 @@ class EventType:
         self.stale = False
         #: Steps from older versions, by the version they begin at.
         self.upcasters: dict[int, Upcaster] = {}
+        #: Steps back to older versions, by the version they lead to.
+        self.downcasters: dict[int, Upcaster] = {}
         self.fields: tuple[tuple[str, FieldType], ...] = tuple(
             (f.name, field_type(hints[f.name], f"{name}.{f.name}")) for f in dataclasses.fields(cls)
         )
@@ -259,6 +261,22 @@ def upcast(cls: type[Any], *, from_version: int) -> Callable[[F], F]:
     return wrap
 
 
+def downcast(cls: type[Any], *, to_version: int) -> Callable[[F], F]:
+    """A step back, from a schema version of an event to the one before, for readers that know no newer one.
+
+    Like `upcast` the other way round: takes the fields of the newer version, gives those of `to_version`. Used by
+    `lab.read(…).versioned(ItemAdded, 1)`, and by nothing else.
+    """
+    kind = event_type(cls)
+    check_step(kind, to_version)
+
+    def wrap(function: F) -> F:
+        kind.downcasters[to_version] = Upcaster(function, to_version)
+        return function
+
+    return wrap
+
+
 class CommandType:
     """What eventlab knows of a command class."""
 
@@ -343,6 +361,7 @@ class Registry:
             if isinstance(kind, EventType) and isinstance(old, EventType):
                 # Until its own are defined: without them old events would be read by their defaults, silently.
                 kind.upcasters = {v: step for v, step in old.upcasters.items() if v < kind.version}
+                kind.downcasters = {v: step for v, step in old.downcasters.items() if v < kind.version}
             self._earlier[place] = (old, *self._earlier.get(place, ()))[: self._keep]
         self._places[place] = kind
         self._kinds.setdefault(kind.name, {})[place] = kind

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from eventlab.errors import EventlabError, ModelError, UpcastFailed
+from eventlab.errors import EventlabError, ModelError, SchemaConflict, UpcastFailed
 from eventlab.model.schema import Schema
 from eventlab.model.source import capture
 from eventlab.model.types import Closed, FieldType, Record, back_of
@@ -85,6 +85,23 @@ def upcast_columns(kind: EventType, schema: Schema, columns: Sequence[Sequence[A
                 type=kind.name, version=version, at=at,
             ) from why  # fmt: skip
     return [list(column) for column in zip(*made, strict=True)] if made else [[] for _ in kind.schema.columns]
+
+
+def at_version(kind: EventType, schema: Schema, stored: Sequence[Any], version: int) -> dict[str, Any]:
+    """The payload of one event in the shape of a version: steps up from an older one, back from a newer one."""
+    (found,) = payloads(schema, [[value] for value in stored], 1)
+    fields: Mapping[str, Any] = found
+    for v in range(schema.version, version):
+        if v in kind.upcasters:
+            fields = kind.upcasters[v].function(Old(fields, f"{kind.name} version {v}"))
+    for v in range(schema.version - 1, version - 1, -1):
+        if v not in kind.downcasters:
+            raise SchemaConflict(
+                f"{kind.name} version {v + 1} cannot be read as version {version}: there is no step back to {v}",
+                hint=f"@el.downcast({kind.cls.__name__}, to_version={v})", type=kind.name, version=v,
+            )  # fmt: skip
+        fields = kind.downcasters[v].function(Old(fields, f"{kind.name} version {v + 1}"))
+    return dict(fields)
 
 
 def payloads(schema: Schema, columns: Sequence[Sequence[Any]], count: int) -> list[dict[str, Any]]:
@@ -224,6 +241,6 @@ def check_step(kind: EventType, version: int) -> None:
     if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version < kind.version:
         before = f"1 to {kind.version - 1}" if kind.version > 1 else "none: it is version 1"
         raise ModelError(
-            f"@el.upcast({kind.cls.__name__}, from_version={version!r}): the versions before it are {before}",
+            f"{kind.cls.__name__} has no step at version {version!r}: the versions before it are {before}",
             hint=f"give the changed class its next version: @el.event(version={kind.version + 1})",
         )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
+from typing import Any
 
 import duckdb
 import polars as pl
 import pyarrow as pa
 
+from eventlab.errors import InvalidValue
+from eventlab.model.events import event_type
 from eventlab.model.filters import Clause, Filter
 from eventlab.model.meta import Recorded
 from eventlab.model.schema import Schema
 from eventlab.model.types import Leaf
+from eventlab.model.upcasting import at_version
 from eventlab.replay.tables import shown, uuid_text
 from eventlab.store.base import ALL, Batch, ClassOf, Cut, Tenant, schema_of
 from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, codec
@@ -64,6 +68,21 @@ class Events:
     def list(self) -> list[Recorded]:
         """All of them, in memory."""
         return list(self)
+
+    def versioned(self, cls: type[Any], version: int) -> Iterator[Recorded]:
+        """The events of one type in the shape of one of its versions, as dicts, whatever versions they are stored in.
+
+        For a reader that was written for an older one: `@el.downcast` leads back to it, `@el.upcast` up. So two readers can
+        have the same events in two versions at once.
+        """
+        kind = event_type(cls)
+        if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= kind.version:
+            raise InvalidValue(f"{cls.__name__} has no version {version!r}", hint=f"1 to {kind.version}")
+        for batch in self.batches():
+            for at, row in enumerate(batch.rows()):
+                if row.type == kind.name:
+                    schema = schema_of(batch.schemas, (row.type, row.schema_version))
+                    yield Recorded(batch.envelope, at, at_version(kind, schema, row.payload, version))
 
     def arrow(self) -> pa.Table:
         """Envelope and payload in their stored columns (`quantity:i64`), in position order.
