@@ -21,7 +21,7 @@ from eventlab.errors import IngestRefused
 from eventlab.integration.rows import Prepared, Rows, prepare, rows
 from eventlab.model.meta import Context
 from eventlab.model.types import Leaf
-from eventlab.store.base import Chunk, ChunkState, Store
+from eventlab.store.base import Chunk, ChunkState, Cut, Store
 from eventlab.store.columns import codec
 from eventlab.store.schemas import unknown
 from eventlab.temporal.reader import Bar
@@ -64,12 +64,14 @@ def ingest(
     """Check all rows, then write them chunk by chunk; see `Lab.ingest`."""
     started = time.perf_counter()
     parts = list(prepared) if prepared is not None else [prepare(part) for part in sources]
-    unknown((part.schema for part in parts), store.cut().schemas)
+    # The log is looked at before its chunks: what somebody else ingests of this source in between is then not held against it.
+    cut, last_recorded = store.cut(), store.last_recorded()
+    unknown((part.schema for part in parts), cut.schemas)
     imported = recorded_at == "occurred_at"
     order, times = _order(parts, imported)
     done = store.chunks(tenant, source)
-    _refuse_known_ids(store, parts, tenant, done)
-    _refuse_early(store, source, imported, times[order] if times is not None else None, done)
+    _refuse_known_ids(cut, parts, tenant, done)
+    _refuse_early(last_recorded, source, imported, times[order] if times is not None else None, done)
     added = already = 0
     first = last = 0
     starts = np.cumsum([0, *map(len, parts)])
@@ -243,7 +245,7 @@ def _no_tags(count: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], pa.string()))
 
 
-def _refuse_known_ids(store: Store, parts: Sequence[Prepared], tenant: str, done: Mapping[int, ChunkState]) -> None:
+def _refuse_known_ids(cut: Cut, parts: Sequence[Prepared], tenant: str, done: Mapping[int, ChunkState]) -> None:
     """An id names one event, in whichever source it stands, and in the log."""
     ids = pl.concat([pl.Series("id", [], pl.Binary), *(part.ids.rename("id") for part in parts if part.ids is not None)])
     if ids.n_unique() < len(ids):
@@ -252,7 +254,7 @@ def _refuse_known_ids(store: Store, parts: Sequence[Prepared], tenant: str, done
     if not len(ids) or sum(state.rows for state in done.values()) >= sum(map(len, parts)):
         return
     # Only ids of the caller's own are looked for: those made here are new with their source, and the look is at every id.
-    for batch in store.cut().batches(tenant=tenant, envelope=("position", "event_id"), types=()):
+    for batch in cut.batches(tenant=tenant, envelope=("position", "event_id"), types=()):
         there = pl.DataFrame(batch.envelope_table).filter(pl.col("event_id").is_in(ids.implode()))
         for position, known in there.select("position", "event_id").iter_rows():
             if not any(state.first <= position <= state.last for state in done.values()):
@@ -264,13 +266,12 @@ def _refuse_known_ids(store: Store, parts: Sequence[Prepared], tenant: str, done
                 )
 
 
-def _refuse_early(store: Store, source: str, imported: bool, times: Any, done: Mapping[int, ChunkState]) -> None:
+def _refuse_early(last: int, source: str, imported: bool, times: Any, done: Mapping[int, ChunkState]) -> None:
     """Imported history may not begin before the store's last record: known then would no longer mean what it meant."""
     if not imported or times is None or not len(times):
         return
     there = sum(state.rows for state in done.values())
     first = int(times[min(there, len(times) - 1)])
-    last = store.last_recorded()
     if there < len(times) and first < last:
         from_text, to_text = (pl.Series([v]).cast(pl.Datetime("us", "UTC"))[0].isoformat() for v in (first, last))
         raise IngestRefused(

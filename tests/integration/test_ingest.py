@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -579,3 +580,28 @@ def test_two_processes_that_ingest_one_source_store_it_once(tmp_path: Path) -> N
     with el.open(path) as lab:
         assert lab.head == lab.ingested("scales") == count
         assert lab.read(el.events("ScaleRead")).frame()["n"].sort().to_list() == list(range(count))
+
+
+def test_what_another_ingests_of_a_source_meanwhile_is_not_held_against_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_ids(part: el.Rows) -> el.Rows:
+        ids = [str(uuid.UUID(int=n, version=4)) for n in part.data["n"]]
+        return replace(part, data=part.data.with_columns(id=pl.Series(ids)), event_id="id")
+
+    parts = [with_ids(part) for part in readings(3_000)]
+    monkeypatch.setattr(ingesting, "CHUNK_ROWS", 100)
+    with el.open(tmp_path / "log", maintain=False) as lab, el.open(tmp_path / "log", maintain=False) as other:
+        chunks, asked = type(lab.store).chunks, []
+
+        def slow(store: Any, *of: Any) -> Any:
+            done = chunks(store, *of)
+            if not asked:
+                asked.append(of)
+                other.ingest(parts, source="scales", recorded_at="occurred_at")
+            return done
+
+        monkeypatch.setattr(type(lab.store), "chunks", slow)
+        done = lab.ingest(parts, source="scales", recorded_at="occurred_at")
+        assert asked
+        assert (done.first, done.last, lab.head) == (1, 3_000, 3_000)
