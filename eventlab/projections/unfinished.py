@@ -79,7 +79,7 @@ class Unfinished:
     def get(self, part: Part) -> pa.Table | None:
         """The rows of a part; None where it is not finished."""
         self._parts += 1
-        found = self._read(f"part-{_name(part)}")
+        found = self._read(self._name(part))
         if found is None:
             return None
         self.found += 1
@@ -89,12 +89,17 @@ class Unfinished:
     def put(self, part: Part, table: pa.Table) -> None:
         """One more is finished."""
         with self._lock:
-            self._held.append((f"part-{_name(part)}", table))
+            self._held.append((self._name(part), table))
             due = time.monotonic() - self._began >= PATIENCE
             held, self._held = (self._held, []) if due else ([], self._held)
         for name, rows in held:
             self._write(name, rows, ())
         self._done()
+
+    def _name(self, part: Part) -> str:
+        # With the position: another rebuild in this folder, begun before or after, may be for another one.
+        of = hashlib.blake2b(repr(sorted(part.buckets)).encode(), digest_size=6).hexdigest()
+        return f"part-{self.until}-{part.of}-{of}"
 
     def _done(self) -> None:
         self.advance_to(min(self.until, self._said + self.until // max(self._parts, 1)))
@@ -106,10 +111,12 @@ class Unfinished:
         if not self._open or self._folder is None:
             return None
         for path in sorted(self._folder.glob("at-*.arrow"), reverse=True):
-            found = self._read(path.stem)
+            at = int(path.stem[3:])
+            # A rebuild that goes on beside this one may be for a later position.
+            found = self._read(path.stem) if at <= self.until else None
             if found is not None:
                 self.found += 1
-                return int(path.stem[3:]), *found
+                return at, *found
         return None
 
     def keep(self, position: int, table: pa.Table, parked: Sequence[Parked]) -> None:
@@ -152,11 +159,6 @@ class Unfinished:
             return None
         parked = tuple(Parked(None if key is None else tuple(key), *rest) for key, *rest in unpack(said))
         return pa.ipc.open_stream(rows).read_all(), parked
-
-
-def _name(part: Part) -> str:
-    of = hashlib.blake2b(repr(sorted(part.buckets)).encode(), digest_size=6).hexdigest()
-    return f"{part.of}-{of}"
 
 
 def _digest(*parts: Any) -> bytes:

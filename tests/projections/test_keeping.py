@@ -577,6 +577,49 @@ def test_a_rebuild_that_was_interrupted_is_taken_up_where_it_was(
         assert left == {Path(part.path).name for part in base.parts}
 
 
+@pytest.mark.parametrize("lifts", [True, False])
+def test_what_a_rebuild_kept_for_another_position_is_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lifts: bool
+) -> None:
+    from projections.campaign import Jug, Poured, Pourers, short
+
+    from eventlab.model.models import model_of
+    from eventlab.projections import read_models, unfinished
+    from eventlab.projections.unfinished import Unfinished
+    from eventlab.replay.lift import run, scan
+    from eventlab.replay.parking import Parking
+    from eventlab.store import compact
+
+    for module, names in [
+        (read_models, ("LONG", "STRIDE")), (unfinished, ("PATIENCE",)), (run, ("_SMALL",)), (scan, ("PART_ROWS",)),
+        (compact, ("BUCKET_ROWS", "BUCKET_STREAMS")),
+    ]:  # fmt: skip
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(module, name))
+    short()
+    model = Jug if lifts else Pourers
+    of = model_of(model)
+    with el.open(tmp_path / "log", maintain=False) as lab:
+        for i in range(400):
+            lab.append(f"jug-{i % 37}", [Poured(i)])
+        lab.seal()
+        lab.compact(all=True)
+        bench = lab.store.read_models.bench(of.name, "default", of.fingerprint)
+        slow, quick, stopped = (Unfinished(bench) for _ in range(3))
+        assert (slow.begin(lab.head), quick.begin(lab.head)) == (400, 400)
+        quick.end()
+        lab.append("jug-1", [Poured(999)])
+        assert stopped.begin(lab.head) == 401
+        # The slow one goes on, in the folder that another has begun anew for a later position.
+        cut = lab.store.cut()
+        read_models._whole(of, cut, "default", 400, Parking(of, "default"), slow)
+        assert any(bench.glob("*.arrow"))
+        lab.append("jug-2", [Poured(1_000)])
+        assert lab.rebuild(model).position == 402
+        (base,) = lab.store.read_models.of("default")
+        assert pl.DataFrame(pl.from_arrow(base.table())).equals(lab.table(model, engine="rows"))
+
+
 def test_read_models_are_whole_after_sixty_kills() -> None:
     program = Path(__file__).parent / "campaign.py"
     done = subprocess.run(
