@@ -211,7 +211,7 @@ class Lifting:
         caught = [f"(type = {quoted(e)} AND ({' OR '.join(g)}))" for e, g in self.guards.items() if g]
         columns.append(f"coalesce({' OR '.join(caught) or 'false'}, false) AS _bad")
         columns.append("coalesce(NOT _first AND position <= _before, false) AS _disorder")
-        order = ", ".join([*(f"{k} NULLS LAST" for k in keys), "position"])
+        order = ", ".join([*(f"{k} NULLS LAST" for k in keys), f"{source}.position"])
         listed = ",\n  ".join([*keys, *columns])
         sorted_by = "" if self.part else f"\nORDER BY {order}"
         sql = f"WITH {', '.join([*ctes, *more])}\nSELECT\n  {listed}\nFROM {source}{sorted_by}"
@@ -440,8 +440,8 @@ class Lifting:
         """The names of the key's columns, their SQL (empty where the scan has them), and the WHERE of projections."""
         first, sql = (["_tenant"], [""]) if self.tenant is ALL else ([], [])
         if self.model.category is not None:
-            return [*first, "stream"], [*sql, ""], ""
-        names = [f"k{i}" for i in range(len(self.model.key_fields))]
+            return [*first, "_stream"], [*sql, "stream"], ""
+        names = [f"_k{i}" for i in range(len(self.model.key_fields))]
         for i in range(len(names)):
             arms = []
             for event_name, event in self.events.items():
@@ -683,11 +683,11 @@ def table_of_query(
     if tenant is ALL:
         arrays["_tenant"] = found.column("_tenant").combine_chunks()
     if model.category is not None:
-        ids = pc.utf8_slice_codeunits(found.column("stream").combine_chunks(), len(model.category) + 1)
+        ids = pc.utf8_slice_codeunits(found.column("_stream").combine_chunks(), len(model.category) + 1)
         arrays["_id"] = ids
     else:
         for i, (key, kind) in enumerate(model.key_fields):
-            arrays[key] = converted(kind, type_of(kind), found.column(f"k{i}").combine_chunks())
+            arrays[key] = converted(kind, type_of(kind), found.column(f"_k{i}").combine_chunks())
     types = {path: leaf.type for path, leaf in leaves.items()}
     for field, kind in model.fields:
         if field not in but:

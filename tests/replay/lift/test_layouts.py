@@ -99,7 +99,7 @@ def test_the_query_can_be_read_and_is_plain(tmp_path: Path) -> None:
         fold_table(of, cut, "default", cut.head, engine="lifted")
         told = plan_of(of).explain()
         assert told.engine == "lifted"
-        assert "GROUP BY stream" in told.sql
+        assert "GROUP BY _stream" in told.sql
         assert "sum(CASE WHEN type = 'Deposited'" in told.sql
         assert "_bad" not in told.sql, "the statistics prove that no guard can hold"
 
@@ -109,12 +109,12 @@ def test_files_sorted_by_stream_are_not_sorted_again(tmp_path: Path) -> None:
     with written(facts, "compacted", tmp_path) as lab:
         cut, of = lab.store.cut(), model_of(gallery.WatchedAccount)
         agree(of, cut, "default", cut.head, ("lifted",))
-        assert "ORDER BY stream, position" not in plan_of(of).last_sql
+        assert "ORDER BY _stream, position" not in plan_of(of).last_sql
         agree(of, cut, "default", 31, ("lifted",))
         lab.append("watched-1", [gallery.Withdrawn(el.money(5))])
         cut = lab.store.cut()
         agree(of, cut, "default", cut.head, ("lifted",))
-        assert "ORDER BY stream, position" in plan_of(of).last_sql
+        assert "ORDER BY _stream, position" in plan_of(of).last_sql
 
 
 @pytest.fixture
