@@ -333,11 +333,11 @@ def _selftest(given: argparse.Namespace, console: Console) -> int:
         _print_json(done.to_dict())
         return 0 if done.ok else 1
     table = Table(title="The checker, checked", show_lines=False)
-    for heading in ("fold", "faulty", "read", "folded", ""):
+    for heading in ("fold", "faulty", "read", "folded", "touches", ""):
         table.add_column(heading)
     for one in done.tried:
-        right = "" if one.found == one.faulty else "[red]wrong[/red]"
-        table.add_row(one.name, "yes" if one.faulty else "", ", ".join(one.lint), one.divergence or "", right)
+        right, codes, touches = "" if one.found == one.faulty else "[red]wrong[/red]", ", ".join(one.lint), ", ".join(one.touches)
+        table.add_row(one.name, "yes" if one.faulty else "", codes, one.divergence or "", touches, right)
     console.print(table)
     told = done.to_dict()
     _say(console, f"{told['faulty']['found']} of {told['faulty']['total']} faulty folds found, "
@@ -349,8 +349,10 @@ def _check(given: argparse.Namespace, console: Console) -> int:
     if given.what == "selftest":
         return _selftest(given, console)
     models = _load_models(given, required=True)
+    memory = None if given.memory is None else int(given.memory * 2**30)
+    limits: dict[str, Any] = {"sample": given.sample, "until": given.until, "patience": given.patience, "memory": memory}
     with _open(given) as lab:
-        reports = lab.check(*(model.cls for model in models), sample=given.sample, until=given.until)
+        reports = lab.check(*(model.cls for model in models), level=given.level, **limits)
     if given.json:
         _print_json({"ok": all(r.ok for r in reports), "reports": [r.to_dict() for r in reports]})
     for report in reports:
@@ -711,7 +713,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("what", nargs="?", choices=("selftest",), help="selftest: the checker itself, on folds with known faults")
     with_models(one)
-    one.add_argument("--sample", type=int, default=1, metavar="N", help="one stream in N (default: all)")
+    one.add_argument("--sample", type=int, metavar="N", help="one stream in N (default: all)")
+    one.add_argument(
+        "--level", choices=("quick", "standard", "deep"), default="standard",
+        help="quick: folds twice, of a sample above a million events; standard: four variants, and every other way to fold",
+    )  # fmt: skip
+    one.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="so long one event may take (default: 60)")
+    one.add_argument("--memory", type=float, metavar="GIB", help="so much memory a process may take (default: 40 %% of all)")
     one.add_argument("--until", type=int, metavar="N", help="only until this position")
 
     one = add(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from eventlab.determinism.check import Checked, check, full_pass
 from eventlab.determinism.fingerprints import table_fingerprint
-from eventlab.determinism.variants import VARIANTS
+from eventlab.determinism.variants import FOLDS, VARIANTS
 from eventlab.determinism.worker import Outcome
 from eventlab.domains import nycflights13
 from eventlab.domains.faults import DestinationsInSetOrder
@@ -218,8 +219,9 @@ def _prove(lab: Lab, demo: Demo, console: Console) -> None:
     root, head = lab.path or Path(), lab.head
     with _step(demo, "prove"), ThreadPoolExecutor(1) as pool:
         whole: Future[dict[str, Outcome]] = pool.submit(full_pass, models, root, tenant="default", until=head)
-        demo.checked = check(models, root, tenant="default", until=head, sample=SAMPLE)
-        demo.fault = check([model_of(DestinationsInSetOrder)], root, tenant="default", until=head, sample=SAMPLE)[0]
+        checking = partial(check, root=root, tenant="default", until=head, sample=SAMPLE, effort=FOLDS, isolate=False)
+        demo.checked = checking(models)
+        demo.fault = checking([model_of(DestinationsInSetOrder)])[0]
         for model in models:
             base = base_of(model, lab.store, "default")
             mine = table_fingerprint(model, base.table(), "default") if base is not None else ""

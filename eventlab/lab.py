@@ -13,8 +13,8 @@ from typing import Any, Literal, Self, TypeVar
 
 import polars as pl
 
-from eventlab.determinism.check import Checked, check
-from eventlab.determinism.variants import VARIANTS
+from eventlab.determinism.check import Checked, check, work_of
+from eventlab.determinism.variants import Level, effort_of
 from eventlab.errors import InvalidValue, ReadOnly, Unsupported
 from eventlab.integration import ingest as ingesting
 from eventlab.integration.copying import Copied, Transform, copy, refuse_all
@@ -208,20 +208,36 @@ class Lab(Writer):
             raise Unsupported("a lab in memory has no files to copy", hint="lab.export writes its events")
         return backup(self._store, Path(to), now=lambda: moment_us(self._clock(), "the clock"))
 
-    def check(self, *models: type[Any], sample: int = 1, until: int | None = None) -> list[Checked]:
-        """Fold models again in fresh processes under other hash seeds, time zones, locales and batch sizes, and compare.
+    def check(
+        self, *models: type[Any], level: Level = "standard", sample: int | None = None, until: int | None = None,
+        patience: float = 60.0, memory: int | None = None,
+    ) -> list[Checked]:  # fmt: skip
+        """Fold models again in fresh processes under other conditions, and by every other way to fold, and compare.
 
-        Every state of one stream in `sample` is compared, up to `until`. A report says "no divergence in N events ×
-        V variants", or names the first event, the field and both values.
+        "quick" folds twice: under the baseline, and under another hash seed, time zone, locale, batch size and optimisation at
+        once; above a million events it takes a sample of the streams. "standard" folds under four such variants, and holds every
+        other way to fold against the row fold: the engines, in 1, 2 and 8 threads, files in another order, going on from
+        bases, the versions, states stored and read between events, streams one by one. "deep" does more of each. A sensor
+        sees what the first events touch: clock, chance, files.
+
+        Every state of one stream in `sample` is compared, up to `until`. A report says "no divergence in N events × V variants",
+        or names the first event, the field, both values, the conditions that part them, and a command that shows it again. A fold
+        that hangs longer than `patience` seconds at one event, takes more than `memory` bytes or ends its process is
+        ended, and reported with the event. This is no sandbox: a fold runs with all your rights.
         """
         if not isinstance(self._store, DiskStore):
             raise Unsupported("a check runs in fresh processes, and they cannot see a lab in memory", hint="el.open a folder")
-        of = [self._model(model) for model in models]
+        effort, of = effort_of(level), [self._model(model) for model in models]
+        if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or sample < 1):
+            raise InvalidValue(f"sample={sample!r}: one stream in so many", hint="a whole number from 1 on; 1 takes all")
         tenant = self._tenant if isinstance(self._tenant, str) else None
-        bar = self._progress(f"check {', '.join(m.name for m in of)}", len(VARIANTS) + 1)
+        bar = self._progress(f"check {', '.join(m.name for m in of)}", work_of(effort, len(of)))
         try:
             end = self.head if until is None else min(until, self.head)
-            return check(of, self._store.root, tenant=tenant, until=end, sample=sample, advance=bar.advance)
+            return check(
+                of, self._store.root, tenant=tenant, until=end, sample=sample, effort=effort, patience=patience, memory=memory,
+                advance=bar.advance,
+            )  # fmt: skip
         finally:
             bar.close()
 

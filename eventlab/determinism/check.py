@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,21 +11,30 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from eventlab import errors
-from eventlab.determinism.variants import BASELINE, VARIANTS, Variant
+from eventlab.determinism.sensor import Touch
+from eventlab.determinism.variants import BASELINE, QUICK, STANDARD, VARIANTS, Effort, Variant
+from eventlab.determinism.ways import Parted
 from eventlab.determinism.worker import Job, Outcome, import_model
+from eventlab.determinism.workers import PATIENCE, Done, Stopped, Workers
 from eventlab.errors import ModelError, StoreError
 from eventlab.model.models import Model
 
 CHECKPOINT_EVERY: Final = 1_024
 #: Of a log with no more events than this every state is looked at where folds part.
 SHORT: Final = 10_000
+#: A quick check of a longer log folds a sample of so many events.
+QUICK_EVENTS: Final = 1_000_000
+#: Which condition parts two folds is looked for where they part within so many events.
+ISOLATED: Final = 200_000
 PROCESSES: Final = max(1, min(2, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first event after which two folds of the same log have different states, or one of them raised."""
+    """The first event after which two folds of the same log have different states, or one of them raised.
+
+    `alone` are the conditions each of which parts them by itself, where they were looked for.
+    """
 
     model: str
     position: int
@@ -38,41 +45,73 @@ class Divergence:
     after: str
     variants: tuple[str, str]
     command: str
+    alone: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        by = f"; what parts them: {', '.join(self.alone)}" if self.alone else ""
         return (
             f"{self.model}.{self.field} parts at position {self.position:,} ({self.event}, {self.key}): "
-            f"{self.before} under {self.variants[0]!r}, {self.after} under {self.variants[1]!r}"
+            f"{self.before} under {self.variants[0]!r}, {self.after} under {self.variants[1]!r}{by}"
         )
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check of one model did and found."""
+    """What a check of one model did and found.
+
+    `events` were folded, of `of` in the log, of one stream in `sample`; `types` counts them, `versions` says which versions of
+    their schemas there were; `ways` are the other ways to fold that were held against the row fold. Whatever the fold touched
+    outside of its state and event is in `touches`: a reason to look, no verdict.
+    """
 
     model: str
     reference: str
+    level: str
     events: int
     of: int
+    sample: int
     variants: tuple[str, ...]
     types: dict[str, int]
+    versions: dict[str, list[int]]
     never_seen: tuple[str, ...]
     divergence: Divergence | None
     seconds: float
+    ways: tuple[str, ...] = ()
+    parted: Parted | None = None
+    stopped: Stopped | None = None
+    touches: tuple[Touch, ...] = ()
 
     @property
     def ok(self) -> bool:
-        return self.divergence is None
+        """Whether no two folds parted, and all of them came to an end."""
+        return self.divergence is None and self.parted is None and self.stopped is None
+
+    @property
+    def verdict(self) -> str:
+        """In one line; never more than was seen."""
+        if self.stopped is not None:
+            return str(self.stopped)
+        if self.divergence is not None:
+            return str(self.divergence)
+        if self.parted is not None:
+            return f"{self.model}: {self.parted}"
+        unseen = f"; never seen: {', '.join(self.never_seen)}" if self.never_seen else ""
+        ways = f", and {len(self.ways)} other ways to fold" if self.ways else ""
+        sample = f" (one stream in {self.sample:,})" if self.sample > 1 else ""
+        return f"{self.model}: no divergence in {self.events:,} events{sample} × {len(self.variants)} variants{ways}{unseen}"
 
     def __str__(self) -> str:
-        if self.divergence is not None:
-            return f"{self.divergence}\nSee it again: {self.divergence.command}"
-        unseen = f"; never seen: {', '.join(self.never_seen)}" if self.never_seen else ""
-        return f"{self.model}: no divergence in {self.events:,} events × {len(self.variants)} variants{unseen}"
+        again = [] if self.divergence is None or self.stopped is not None else [f"See it again: {self.divergence.command}"]
+        return "\n".join([self.verdict, *again, *(f"  {self.model} {touch}" for touch in self.touches)])
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values."""
-        return {**asdict(self), "ok": self.ok}
+        return {**asdict(self), "ok": self.ok, "verdict": self.verdict}
+
+
+def work_of(effort: Effort, models: int) -> int:
+    """How many pieces of work a check consists of: what `advance` will be told of."""
+    return len(effort.variants) + 2 + (models * PROCESSES if effort.bases else 0)
 
 
 def check(
@@ -81,53 +120,183 @@ def check(
     *,
     tenant: str | None,
     until: int,
-    sample: int = 1,
-    variants: Sequence[Variant] = VARIANTS,
+    sample: int | None = None,
+    effort: Effort = STANDARD,
+    patience: float = PATIENCE,
+    memory: int | None = None,
+    isolate: bool = True,
     advance: Callable[[int], None] | None = None,
 ) -> list[Checked]:
-    """Fold models under the baseline and each variant, every state of one stream in `sample`, and compare.
+    """Fold models under the baseline and each variant of an effort, and compare every state of one stream in `sample`.
 
-    `advance` is told of each fold that is done (a number of folds, one a variant).
+    `patience` is how many seconds one event may take, `memory` how many bytes a process. `advance` is told of each piece of
+    work that is done.
     """
     started = time.perf_counter()
     references = tuple(_importable(model) for model in models)
-    job = Job(str(root), tenant, references, until, sample, BASELINE.batch, chain=CHECKPOINT_EVERY, path=_path())
-    conditions = (BASELINE, *variants)
+    if sample is None:
+        sample = -(-until // QUICK_EVENTS) if effort is QUICK and until > QUICK_EVENTS else 1
+    job = Job(str(root), tenant, references, until, sample, chain=CHECKPOINT_EVERY, path=_path())
+    with Workers(patience, memory) as workers, ThreadPoolExecutor(PROCESSES) as pool:
+        try:
+            return _Check(models, references, job, effort, workers, pool, isolate, advance).reports(started)
+        except BaseException:
+            workers.__exit__(None, None, None)  # before the pool waits for what they do
+            raise
 
-    def fold(variant: Variant) -> dict[str, Outcome]:
-        done = run_worker(job, variant)
-        if advance is not None:
-            advance(1)
+
+@dataclass(frozen=True)
+class _Check:
+    models: Sequence[Model]
+    references: tuple[str, ...]
+    job: Job
+    effort: Effort
+    workers: Workers
+    pool: ThreadPoolExecutor
+    isolate: bool
+    advance: Callable[[int], None] | None
+
+    def reports(self, started: float) -> list[Checked]:
+        conditions = (BASELINE, *self.effort.variants)
+        folds = [self.pool.submit(self._done, self.job, variant) for variant in conditions]
+        sense = self.pool.submit(self._done, replace(self.job, chain=0, sensed=self.effort.sensed), BASELINE)
+        found = dict(zip(conditions, (fold.result() for fold in folds), strict=True))
+        sensed = sense.result()
+        partings: dict[Variant, list[str]] = {}
+        stopped = {reference: _stop(reference, found, sensed) for reference in self.references}
+        fine = [reference for reference in self.references if stopped[reference] is None]
+        for reference in fine:
+            base = found[BASELINE].outcomes[reference]
+            parting = next((v for v in self.effort.variants if _differs(base, found[v].outcomes[reference])), None)
+            if parting is not None:
+                partings.setdefault(parting, []).append(reference)
+        parted = {reference for of in partings.values() for reference in of}
+        ways = self._ways([reference for reference in fine if reference not in parted and not _raises(found, reference)])
+        # Of a short log every state of all of them is looked at in one go.
+        short = self.job.until <= SHORT
+        looked = {v: self._states(replace(self.job, models=tuple(of)), v) for v, of in partings.items()} if short else {}
+        reports = []
+        for model, reference in zip(self.models, self.references, strict=True):
+            of = next((v for v, which in partings.items() if reference in which), None)
+            divergence = None
+            if of is not None:
+                pair = looked.get(of)
+                both = None if pair is None else (pair[0][reference], pair[1][reference])
+                divergence = self._first(
+                    model, reference, of, (found[BASELINE].outcomes[reference], found[of].outcomes[reference]), both
+                )
+            stop = stopped[reference] or self._raised(model, reference, found, divergence)
+            reports.append(self._report(model, reference, found, sensed, stop, divergence, ways.get(reference), started))
+        return reports
+
+    def _done(self, job: Job, variant: Variant) -> Done:
+        done = self.workers.run(job, variant)
+        if self.advance is not None:
+            self.advance(1)
         return done
 
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        outcomes = dict(zip(conditions, pool.map(fold, conditions), strict=True))
+    def _ways(self, references: Sequence[str]) -> dict[str, tuple[tuple[str, ...], Parted | None]]:
+        """The other ways to fold of each model, shared by the processes."""
+        if not self.effort.bases:
+            return {}
+        jobs = [
+            replace(self.job, models=(reference,), sample=1, chain=0, bases=self.effort.bases, part=part, parts=PROCESSES)
+            for reference in references
+            for part in range(PROCESSES)
+        ]
+        found: dict[str, tuple[tuple[str, ...], Parted | None]] = {}
+        for one, done in zip(jobs, self.pool.map(lambda job: self._done(job, BASELINE), jobs), strict=True):
+            (reference,) = one.models
+            outcome = done.outcomes.get(reference)
+            if outcome is None:
+                why = done.stopped[reference]
+                raise StoreError(f"another way to fold came to no end: {why}", hint="level='quick' goes without them")
+            ways, parted = found.get(reference, ((), None))
+            found[reference] = (*ways, *outcome.ways), parted or outcome.parted
+        return found
 
-    partings: dict[Variant, list[str]] = {}
-    for reference in references:
-        parting = next((v for v in variants if _differs(outcomes[BASELINE][reference], outcomes[v][reference])), None)
-        if parting is not None:
-            partings.setdefault(parting, []).append(reference)
-    # Of a short log every state of all of them is looked at in one go.
-    looked = {v: _states(replace(job, models=tuple(of)), v) for v, of in partings.items()} if until <= SHORT else {}
-
-    def report(model: Model, reference: str) -> Checked:
-        base = outcomes[BASELINE][reference]
-        parting = next((v for v, of in partings.items() if reference in of), None)
-        divergence = None
-        if parting is not None:
-            pair = looked.get(parting)
-            both = None if pair is None else (pair[0][reference], pair[1][reference])
-            divergence = _first(model, reference, job, parting, (base, outcomes[parting][reference]), both)
+    def _report(
+        self, model: Model, reference: str, found: dict[Variant, Done], sensed: Done, stopped: Stopped | None,
+        divergence: Divergence | None, ways: tuple[tuple[str, ...], Parted | None] | None, started: float,
+    ) -> Checked:  # fmt: skip
+        base = found[BASELINE].outcomes.get(reference, Outcome())
+        touches = [*(sensed.outcomes[reference].touches if reference in sensed.outcomes else ()), *base.touches]
+        touches += [done.forked[reference] for done in (*found.values(), sensed) if reference in done.forked]
         handled = {kind.name for kind in model.handled or ()}
+        names = tuple(v.name for v in self.effort.variants)
+        tried, parted = ways or ((), None)
         return Checked(
-            model.name, reference, base.events, until, tuple(v.name for v in variants), base.types,
-            tuple(sorted(handled - set(base.types))), divergence, time.perf_counter() - started,
+            model.name, reference, self.effort.level, base.events, self.job.until, self.job.sample, names, base.types,
+            base.versions, tuple(sorted(handled - set(base.types))), divergence, time.perf_counter() - started, tried, parted,
+            stopped, tuple({touch.what: touch for touch in touches}.values()),
         )  # fmt: skip
 
-    # Several models are looked at closely at once; of one model never two folds, see `_states`.
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        return list(pool.map(report, models, references))
+    # -- where they part
+
+    def _states(self, job: Job, variant: Variant) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
+        """Every state between two positions, or of the whole log, under the baseline and under a variant."""
+        narrow = replace(job, chain=0, window=job.window or (0, job.until))
+        # One after the other: two folds at once now and then read the same microsecond from the clock, and agree by chance.
+        return self.workers.run(narrow, BASELINE).outcomes, self.workers.run(narrow, variant).outcomes
+
+    def _first(
+        self, model: Model, reference: str, variant: Variant, folded: tuple[Outcome, Outcome],
+        both: tuple[Outcome, Outcome] | None,
+    ) -> Divergence:  # fmt: skip
+        """Look again at the events between the last checkpoint in which both agree and the next, state by state."""
+        low, high = 0, self.job.until
+        for mine, theirs in zip(folded[0].checkpoints, folded[1].checkpoints, strict=False):
+            if mine != theirs:
+                high = max(mine[0], theirs[0])
+                break
+            low = mine[0]
+        if both is None:
+            found = self._states(replace(self.job, models=(reference,), window=(low, high), until=high), variant)
+            both = found[0][reference], found[1][reference]
+        left, right = both
+        names = (BASELINE.name, variant.name)
+        job = self.job
+
+        def again(position: int) -> str:
+            of = f"--models {reference} --sample {job.sample} --until {position} --level {self.effort.level}"
+            return f"eventlab check --store {job.store} {of}"
+
+        for state, others in zip(left.states, right.states, strict=False):
+            if state[3] != others[3]:
+                at = next((i for i, (a, b) in enumerate(zip(state[4], others[4], strict=True)) if a != b), 0)
+                field = model.fields[at][0]
+                alone = self._alone(reference, variant, state)
+                return Divergence(model.name, *state[:3], field, state[4][at], others[4][at], names, again(state[0]), alone)
+        # Every state they share is the same: one of them raised, and went no further.
+        position = min((p for p in (left.error_position, right.error_position) if p is not None), default=high)
+        key, event = next((state[1:3] for state in (*left.states, *right.states) if state[0] == position), ("", "an event"))
+        before, after = (outcome.error or "no error" for outcome in (left, right))
+        return Divergence(model.name, position, key, event, "evolve", before, after, names, again(position))
+
+    def _alone(self, reference: str, variant: Variant, state: tuple[int, str, str, str, list[str]]) -> tuple[str, ...]:
+        """Which conditions of a variant part the fold at this state, each of them alone."""
+        position, digest = state[0], state[3]
+        if not self.isolate or position > ISOLATED:
+            return ()
+        narrow = replace(self.job, models=(reference,), chain=0, until=position, window=(position - 1, position))
+        conditions = variant.alone()
+        found = self.pool.map(lambda one: self.workers.run(narrow, one).outcomes.get(reference), conditions)
+        names = [
+            one.name
+            for one, outcome in zip(conditions, found, strict=True)
+            if outcome is not None and [s[3] for s in outcome.states if s[0] == position] != [digest]
+        ]
+        # What differs from run to run differs under every condition.
+        return tuple(names[:1] if names[:1] == [conditions[0].name] else names)
+
+    def _raised(
+        self, model: Model, reference: str, found: dict[Variant, Done], divergence: Divergence | None
+    ) -> Stopped | None:
+        """A fold that raises whatever the conditions."""
+        outcome = found[BASELINE].outcomes.get(reference)
+        if divergence is not None or outcome is None or outcome.error is None:
+            return None
+        return Stopped(model.name, f"raises: {outcome.error}", outcome.error_position or 0, "", "", BASELINE.name)
 
 
 def full_pass(
@@ -135,30 +304,21 @@ def full_pass(
 ) -> dict[str, Outcome]:
     """Fold the whole log once in a fresh process: the fingerprint of each model's table, by its reference."""
     references = tuple(_importable(model) for model in models)
-    return run_worker(Job(str(root), tenant, references, until, 1, variant.batch, path=_path()), variant)
+    with Workers() as workers:
+        done = workers.run(Job(str(root), tenant, references, until, path=_path()), variant)
+    for stopped in done.stopped.values():
+        raise StoreError(f"a fold came to no end: {stopped}", hint="eventlab check says more")
+    return done.outcomes
 
 
-def run_worker(job: Job, variant: Variant) -> dict[str, Outcome]:
-    """Run a job in a fresh process under a variant's conditions."""
-    # -I would ignore PYTHONHASHSEED; -s and -P keep the user's site and the working directory out.
-    command = [sys.executable, "-s", "-P", *(["-O"] if variant.optimise else []), "-m", "eventlab.determinism.worker"]
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "LC_")) and k not in ("TZ", "LANG")}
-    environment = {**kept, **variant.environment, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUTF8": "1"}
-    text = json.dumps(asdict(replace(job, batch=variant.batch)))
-    done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment, cwd="/", check=False)
-    if done.returncode != 0:
-        raise StoreError(f"a worker of the check died with {done.returncode}", hint=done.stderr.strip()[-2000:])
-    answer = json.loads(done.stdout)
-    if "refused" in answer:
-        kind, message, hint = answer["refused"]
-        raise getattr(errors, kind)(message, hint=hint)
-    return {reference: _outcome(raw) for reference, raw in answer.items()}
+def _stop(reference: str, found: dict[Variant, Done], sensed: Done) -> Stopped | None:
+    """The first variant under which a fold came to no end, the baseline before all others."""
+    stops = (done.stopped.get(reference) for done in (*found.values(), sensed))
+    return next((stop for stop in stops if stop is not None), None)
 
 
-def _outcome(raw: dict[str, Any]) -> Outcome:
-    raw["checkpoints"] = [(position, digest) for position, digest in raw["checkpoints"]]
-    raw["states"] = [tuple(state) for state in raw["states"]]
-    return Outcome(**raw)
+def _raises(found: dict[Variant, Done], reference: str) -> bool:
+    return found[BASELINE].outcomes[reference].error is not None
 
 
 def _importable(model: Model) -> str:
@@ -170,46 +330,6 @@ def _importable(model: Model) -> str:
 
 def _differs(one: Outcome, other: Outcome) -> bool:
     return (one.fingerprint, one.checkpoints, one.error_position) != (other.fingerprint, other.checkpoints, other.error_position)
-
-
-def _states(job: Job, variant: Variant) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
-    """Every state between two positions, or of the whole log, under the baseline and under a variant."""
-    narrow = replace(job, chain=0, window=job.window or (0, job.until))
-    # One after the other: two folds at once now and then read the same microsecond from the clock, and agree by chance.
-    return run_worker(narrow, BASELINE), run_worker(narrow, variant)
-
-
-def _first(
-    model: Model, reference: str, job: Job, variant: Variant, folded: tuple[Outcome, Outcome],
-    both: tuple[Outcome, Outcome] | None,
-) -> Divergence:  # fmt: skip
-    """Look again at the events between the last checkpoint in which both agree and the next, state by state."""
-    low = 0
-    high = job.until
-    for mine, theirs in zip(folded[0].checkpoints, folded[1].checkpoints, strict=False):
-        if mine != theirs:
-            high = max(mine[0], theirs[0])
-            break
-        low = mine[0]
-    if both is None:
-        found = _states(replace(job, models=(reference,), window=(low, high), until=high), variant)
-        both = found[0][reference], found[1][reference]
-    left, right = both
-    names = (BASELINE.name, variant.name)
-
-    def again(position: int) -> str:
-        return f"eventlab check --store {job.store} --models {reference} --sample {job.sample} --until {position}"
-
-    for state, others in zip(left.states, right.states, strict=False):
-        if state[3] != others[3]:
-            at = next((i for i, (a, b) in enumerate(zip(state[4], others[4], strict=True)) if a != b), 0)
-            field = model.fields[at][0]
-            return Divergence(model.name, *state[:3], field, state[4][at], others[4][at], names, again(state[0]))
-    # Every state they share is the same: one of them raised, and went no further.
-    position = min((p for p in (left.error_position, right.error_position) if p is not None), default=high)
-    key, event = next((state[1:3] for state in (*left.states, *right.states) if state[0] == position), ("", "an event"))
-    before, after = (outcome.error or "no error" for outcome in (left, right))
-    return Divergence(model.name, position, key, event, "evolve", before, after, names, again(position))
 
 
 def _path() -> tuple[str, ...]:

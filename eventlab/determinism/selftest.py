@@ -10,6 +10,7 @@ from typing import Any
 
 from eventlab.determinism.check import check
 from eventlab.determinism.lint import lint
+from eventlab.determinism.variants import FOLDS
 from eventlab.model.models import model_of
 
 
@@ -22,11 +23,13 @@ class Tried:
     about: str
     lint: tuple[str, ...]
     divergence: str | None
+    #: What it touched while it ran, as the sensor saw it.
+    touches: tuple[str, ...] = ()
 
     @property
     def found(self) -> bool:
         """Whether it was accused at all."""
-        return bool(self.lint) or self.divergence is not None
+        return bool(self.lint) or bool(self.touches) or self.divergence is not None
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Selftest:
             "faulty": {"total": len(faulty), "found": sum(one.found for one in faulty)},
             "sound": {"total": len(sound), "accused": sum(one.found for one in sound)},
             "folds": [
-                {"name": one.name, "faulty": one.faulty, "found": one.found, "lint": list(one.lint), "divergence": one.divergence}
+                {"name": one.name, "faulty": one.faulty, "found": one.found, "lint": list(one.lint), "divergence": one.divergence,
+                 "touches": list(one.touches)}
                 for one in self.tried
             ],
         }  # fmt: skip
@@ -65,11 +69,12 @@ def selftest(
             for model in models:
                 lab.append(streams(model))
             until = lab.head
-        reports = check([model_of(model) for model in models], path, tenant=None, until=until)
+        reports = check([model_of(model) for model in models], path, tenant=None, until=until, effort=FOLDS, isolate=False)
     tried = []
     for model, report in zip(models, reports, strict=True):
         where = report.divergence
         parts = None if where is None else f"{where.field} at position {where.position:,}"
         codes = tuple(dict.fromkeys(one.code for one in lint(model)))
-        tried.append(Tried(model.__name__, model in faulty, (model.__doc__ or "").strip(), codes, parts))
+        touches = tuple(touch.what for touch in report.touches)
+        tried.append(Tried(model.__name__, model in faulty, (model.__doc__ or "").strip(), codes, parts, touches))
     return Selftest(tuple(tried))

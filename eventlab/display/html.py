@@ -111,21 +111,30 @@ def events_html(events: Events) -> str:
 
 def checked_html(report: Checked) -> str:
     """The verdict of a check."""
+    of = f" (one stream in {report.sample:,})" if report.sample > 1 else ""
     rows: list[Sequence[Any]] = [
-        ("events × variants", f"{report.events:,} × {len(report.variants)}"),
+        ("events × variants", f"{report.events:,}{of} × {len(report.variants)}"),
         ("varied", "; ".join(report.variants)),
     ]
+    if report.ways:
+        rows.append(("other ways to fold", "; ".join(report.ways)))
+    if report.stopped is not None:
+        rows.append(("came to no end", str(report.stopped)))
+    if report.parted is not None:
+        rows.append(("parts from evolve", str(report.parted)))
     if report.never_seen:
         rows.append(("never seen", ", ".join(report.never_seen)))
+    rows += [("touches", str(touch)) for touch in report.touches]
     found = report.divergence
     if found is not None:
         rows += [
             ("first divergence", f"position {found.position:,}, {found.event}, {found.key}, field {found.field}"),
             (found.variants[0], found.before),
             (found.variants[1], found.after),
+            *([("what parts them", ", ".join(found.alone))] if found.alone else []),
             ("see it again", found.command),
         ]
-    verdict = "no divergence" if report.ok else "DIVERGES"
+    verdict = "no divergence" if report.ok else "STOPS" if report.stopped is not None else "DIVERGES"
     return table(f"{report.model}: {verdict}", ("", ""), rows)
 
 

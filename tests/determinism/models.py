@@ -5,9 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import os
 import random
+import shutil
+import signal
+import sys
 import time
+import uuid
 from dataclasses import replace
+from pathlib import Path
 from typing import Self
+from zoneinfo import ZoneInfo
 
 import eventlab as el
 
@@ -136,3 +142,154 @@ class AssertionOnly:
         count = self.count + 1
         assert count < 20 or os.environ.get("NEVER"), "never more than twenty"
         return replace(self, count=count)
+
+
+# -- folds that come to no end, or act on the world, at the fifth count
+
+
+@el.projection
+class Hangs:
+    """Waits for what never comes."""
+
+    count: int = 0
+
+    @staticmethod
+    def key(event: Counted) -> str:
+        return "all"
+
+    def evolve(self, event: Counted) -> Self:
+        while self.count == 4:
+            pass
+        return replace(self, count=self.count + 1)
+
+
+@el.projection
+class Eats:
+    """Takes all the memory there is."""
+
+    count: int = 0
+
+    @staticmethod
+    def key(event: Counted) -> str:
+        return "all"
+
+    def evolve(self, event: Counted) -> Self:
+        eaten = []
+        while self.count == 4:
+            eaten.append(bytearray(b"x" * (1 << 22)))
+        return replace(self, count=self.count + 1)
+
+
+@el.projection
+class Exits:
+    """Ends the program."""
+
+    count: int = 0
+
+    @staticmethod
+    def key(event: Counted) -> str:
+        return "all"
+
+    def evolve(self, event: Counted) -> Self:
+        if self.count == 4:
+            sys.exit(7)
+        return replace(self, count=self.count + 1)
+
+
+@el.projection
+class Dies:
+    """Kills its own process."""
+
+    count: int = 0
+
+    @staticmethod
+    def key(event: Counted) -> str:
+        return "all"
+
+    def evolve(self, event: Counted) -> Self:
+        if self.count == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, count=self.count + 1)
+
+
+@el.projection
+class Raises:
+    """Cannot take what there is."""
+
+    count: int = 0
+
+    @staticmethod
+    def key(event: Counted) -> str:
+        return "all"
+
+    def evolve(self, event: Counted) -> Self:
+        if self.count == 4:
+            raise ValueError("not more than four")
+        return replace(self, count=self.count + 1)
+
+
+@el.projection
+class Prints:
+    """Says what it does."""
+
+    count: int = 0
+
+    @staticmethod
+    def key(event: Counted) -> str:
+        return "all"
+
+    def evolve(self, event: Counted) -> Self:
+        if self.count == 4:
+            print("counted", event.amount)
+        return replace(self, count=self.count + 1)
+
+
+@el.projection
+class Forks:
+    """Makes another process of itself."""
+
+    count: int = 0
+
+    @staticmethod
+    def key(event: Counted) -> str:
+        return "all"
+
+    def evolve(self, event: Counted) -> Self:
+        if self.count == 4:
+            os.waitpid(os.fork(), 0)
+        return replace(self, count=self.count + 1)
+
+
+@el.projection
+class AsksALibrary:
+    """Touches a good deal, by way of a library, and keeps none of it."""
+
+    count: int = 0
+
+    @staticmethod
+    def key(event: Counted) -> str:
+        return "all"
+
+    def evolve(self, event: Counted) -> Self:
+        if self.count == 4:
+            uuid.uuid1()
+            uuid.uuid4()
+            shutil.which("sh")
+            Path("/etc/hostname").exists() and Path("/etc/hostname").read_text()
+        return replace(self, count=self.count + 1)
+
+
+@el.projection
+class KeepsAZone:
+    """Its state holds a moment in Berlin; what is stored of it is the moment, and the zone is gone."""
+
+    hours: int = 0
+    at: dt.datetime | None = None
+
+    @staticmethod
+    def key(event: Counted) -> str:
+        return "all"
+
+    def evolve(self, event: Counted, meta: el.Meta) -> Self:
+        hours = self.hours if self.at is None else self.hours + self.at.hour
+        return replace(self, hours=hours, at=dt.datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin")))

@@ -50,7 +50,7 @@ def lab() -> el.Lab:
 
 def drawn(lab: el.Lab) -> list[str]:
     found = Divergence("note", 1, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, (HOSTILE, HOSTILE), HOSTILE)
-    report = Checked("note", "m:Note", 1, 1, (HOSTILE,), {}, (HOSTILE,), found, 0.1)
+    report = Checked("note", "m:Note", "quick", 1, 1, 1, (HOSTILE,), {}, {}, (HOSTILE,), found, 0.1)
     return [html.reader_html(lab), html.reader_html(lab.at(position=1)), html.events_html(lab.read()), html.checked_html(report)]
 
 

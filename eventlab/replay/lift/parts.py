@@ -12,7 +12,7 @@ import contextlib
 import os
 import queue
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
@@ -35,8 +35,27 @@ REST_BYTES: Final = 128 << 20
 _REST: Final = "rest_of_part"
 
 
+_cores: int | None = None
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Fold in so many threads, for all of this process: what comes out may not depend on it."""
+    global _cores
+    before, _cores = _cores, count
+    with connect() as connection:
+        connection.execute(f"SET GLOBAL threads = {count:d}")
+        try:
+            yield
+        finally:
+            _cores = before
+            connection.execute("RESET GLOBAL threads")
+
+
 def cores() -> int:
     """How many cores this process may use."""
+    if _cores is not None:
+        return _cores
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
