@@ -362,6 +362,33 @@ def _check(given: argparse.Namespace, console: Console) -> int:
     return 0 if all(report.ok for report in reports) else 1
 
 
+def _replay_diff(given: argparse.Namespace, console: Console) -> int:
+    models = [model.cls for model in _load_models(given, required=True)]
+    with _open(given) as lab, _working("fold the log with both"):
+        found = lab.replay_diff(*models, base=given.base, until=given.until, accepted=given.accepted or ())
+    if given.json:
+        _print_json({"ok": all(one.ok for one in found), "models": [one.to_dict() for one in found]})
+    else:
+        _say(console, "\n".join(map(str, found)))
+    return 0 if all(one.ok for one in found) else 1
+
+
+def _goldens(given: argparse.Namespace, console: Console) -> int:
+    models = [model.cls for model in _load_models(given, required=True)]
+    with _open(given) as lab, _working("hold against the goldens"):
+        found = lab.keep_goldens(given.folder, *models, until=given.until) if given.accept else lab.goldens(given.folder, *models)
+    if given.json:
+        _print_json({"ok": all(one.ok for one in found), "models": [one.to_dict() for one in found]})
+    else:
+        for one in found:
+            _say(console, str(one))
+            if len(one.frame):
+                _say(console, str(one.frame.head(10)))
+        if given.accept:
+            _say(console, f"{many(len(found), 'golden')} kept in {given.folder}")
+    return 0 if given.accept or all(one.ok for one in found) else 1
+
+
 def _schema(given: argparse.Namespace, console: Console) -> int:
     if given.verb == "compat":
         return _compat(given, console)
@@ -738,6 +765,28 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--old", type=int, metavar="N", help="diff: from this version (default: the one before)")
     one.add_argument("--new", type=int, metavar="N", help="diff: to this version (default: the class, or the newest stored)")
     one.add_argument("--ignore", action="append", metavar="PATH", help="compat: a field that differs on purpose; repeatable")
+
+    one = add(
+        "replay-diff",
+        _replay_diff,
+        "Fold the log with the code of today and with that of a revision, a wheel or a folder, and compare.",
+        "eventlab replay-diff --base HEAD~1 --models shop.orders",
+    )
+    with_models(one)
+    one.add_argument("--base", required=True, metavar="REV", help="a git revision, a .whl file, or a folder with the old code")
+    one.add_argument("--accepted", metavar="FILE", help="TOML: [[accepted]] with model, field, reason, and perhaps until")
+    one.add_argument("--until", type=int, metavar="N", help="only until this position")
+
+    one = add(
+        "goldens",
+        _goldens,
+        "Hold what models give against what was kept of them, and say what changed: the code, the engine, or neither.",
+        "eventlab goldens goldens/ --models shop.orders",
+    )
+    with_models(one)
+    one.add_argument("folder", help="where they are kept: beside the store, or in the repository")
+    one.add_argument("--accept", action="store_true", help="keep what they give now, after showing what is different")
+    one.add_argument("--until", type=int, metavar="N", help="with --accept: as of this position (default: the head)")
 
     one = add(
         "lint",

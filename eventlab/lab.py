@@ -13,8 +13,6 @@ from typing import Any, Literal, Self, TypeVar
 
 import polars as pl
 
-from eventlab.determinism.check import Checked, check, work_of
-from eventlab.determinism.variants import Level, effort_of
 from eventlab.errors import InvalidValue, ReadOnly, Unsupported
 from eventlab.integration import ingest as ingesting
 from eventlab.integration.copying import Copied, Transform, copy, refuse_all
@@ -27,6 +25,7 @@ from eventlab.model.models import Model
 from eventlab.model.names import check_plain
 from eventlab.model.types import moment_us
 from eventlab.projections.runner import Runner
+from eventlab.proving import Prover
 from eventlab.schemas import SchemaFinding, check_schemas, dry_run
 from eventlab.store.backup import BackedUp, backup
 from eventlab.store.base import ALL, Snapshot, Store, Tenant
@@ -35,10 +34,9 @@ from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.maintain import LARGE_INGEST, POLICY, Policy, maintenance_of
 from eventlab.store.memory import MemoryStore
 from eventlab.temporal.moment import Moment, Time, resolve
-from eventlab.temporal.reader import Basis, Progress, Reader, quiet
-from eventlab.temporal.snapshots import SnapshotPolicy, prove
+from eventlab.temporal.reader import Basis, Progress, quiet
+from eventlab.temporal.snapshots import SnapshotPolicy
 from eventlab.writing import Clock as Clock
-from eventlab.writing import Writer
 
 M = TypeVar("M")
 #: When the states of streams are kept, unless something else is said.
@@ -47,7 +45,7 @@ SNAPSHOTS = SnapshotPolicy()
 default_progress: Progress = quiet
 
 
-class Lab(Writer):
+class Lab(Prover):
     """A log with everything that can be done with it; made by `open` or `scratch`.
 
     Reads see the log as it is now; `at` gives the same reads at another moment. A lab can be used from several threads.
@@ -207,57 +205,6 @@ class Lab(Writer):
         if not isinstance(self._store, DiskStore):
             raise Unsupported("a lab in memory has no files to copy", hint="lab.export writes its events")
         return backup(self._store, Path(to), now=lambda: moment_us(self._clock(), "the clock"))
-
-    def check(
-        self, *models: type[Any], level: Level = "standard", sample: int | None = None, until: int | None = None,
-        patience: float = 60.0, memory: int | None = None,
-    ) -> list[Checked]:  # fmt: skip
-        """Fold models again in fresh processes under other conditions, and by every other way to fold, and compare.
-
-        "quick" folds twice: under the baseline, and under another hash seed, time zone, locale, batch size and optimisation at
-        once; above a million events it takes a sample of the streams. "standard" folds under four such variants, and holds every
-        other way to fold against the row fold: the engines, in 1, 2 and 8 threads, files in another order, going on from
-        bases, the versions, states stored and read between events, streams one by one. "deep" does more of each. A sensor
-        sees what the first events touch: clock, chance, files.
-
-        Every state of one stream in `sample` is compared, up to `until`. A report says "no divergence in N events × V variants",
-        or names the first event, the field, both values, the conditions that part them, and a command that shows it again. A fold
-        that hangs longer than `patience` seconds at one event, takes more than `memory` bytes or ends its process is
-        ended, and reported with the event. This is no sandbox: a fold runs with all your rights.
-        """
-        if not isinstance(self._store, DiskStore):
-            raise Unsupported("a check runs in fresh processes, and they cannot see a lab in memory", hint="el.open a folder")
-        effort, of = effort_of(level), [self._model(model) for model in models]
-        if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or sample < 1):
-            raise InvalidValue(f"sample={sample!r}: one stream in so many", hint="a whole number from 1 on; 1 takes all")
-        tenant = self._tenant if isinstance(self._tenant, str) else None
-        bar = self._progress(f"check {', '.join(m.name for m in of)}", work_of(effort, len(of)))
-        try:
-            end = self.head if until is None else min(until, self.head)
-            return check(
-                of, self._store.root, tenant=tenant, until=end, sample=sample, effort=effort, patience=patience, memory=memory,
-                advance=bar.advance,
-            )  # fmt: skip
-        finally:
-            bar.close()
-
-    # -- snapshots
-
-    def prove_snapshots(self) -> pl.DataFrame:
-        """Fold every stream that has a snapshot from its first event on, and hold the two together: a row for each snapshot,
-        with its verdict and the first field that differs. None differs, unless code is not repeatable.
-        """
-
-        def fold(model: Model, stream: str, tenant: str, position: int) -> tuple[Any, int, int]:
-            bare = Reader(self._store, tenant, quiet)
-            bare._snapshots = None
-            return bare._loaded(model, stream, tenant, self._store.cut(), position)
-
-        return prove(self._store, self._one_tenant("prove_snapshots"), fold)
-
-    def drop_snapshots(self) -> int:
-        """Delete every snapshot; they are made again when they are worth it. How many there were."""
-        return self._store.drop_snapshots(self._one_tenant("drop_snapshots"))
 
     # -- schemas
 

@@ -109,9 +109,9 @@ class Checked:
         return {**asdict(self), "ok": self.ok, "verdict": self.verdict}
 
 
-def work_of(effort: Effort, models: int) -> int:
+def work_of(effort: Effort) -> int:
     """How many pieces of work a check consists of: what `advance` will be told of."""
-    return len(effort.variants) + 2 + (models * PROCESSES if effort.bases else 0)
+    return len(effort.variants) + 1 + (PROCESSES if effort.bases else 0)
 
 
 def check(
@@ -133,10 +133,10 @@ def check(
     work that is done.
     """
     started = time.perf_counter()
-    references = tuple(_importable(model) for model in models)
+    references = tuple(importable(model) for model in models)
     if sample is None:
         sample = -(-until // QUICK_EVENTS) if effort is QUICK and until > QUICK_EVENTS else 1
-    job = Job(str(root), tenant, references, until, sample, chain=CHECKPOINT_EVERY, path=_path())
+    job = Job(str(root), tenant, references, until, sample, chain=CHECKPOINT_EVERY, path=paths())
     with Workers(patience, memory) as workers, ThreadPoolExecutor(PROCESSES) as pool:
         try:
             return _Check(models, references, job, effort, workers, pool, isolate, advance).reports(started)
@@ -158,12 +158,11 @@ class _Check:
 
     def reports(self, started: float) -> list[Checked]:
         conditions = (BASELINE, *self.effort.variants)
-        folds = [self.pool.submit(self._done, self.job, variant) for variant in conditions]
-        sense = self.pool.submit(self._done, replace(self.job, chain=0, sensed=self.effort.sensed), BASELINE)
-        found = dict(zip(conditions, (fold.result() for fold in folds), strict=True))
-        sensed = sense.result()
+        sensed = (self.effort.sensed, *(0 for _ in self.effort.variants))
+        jobs = [replace(self.job, sensed=count) for count in sensed]
+        found = dict(zip(conditions, self.pool.map(self._done, jobs, conditions), strict=True))
         partings: dict[Variant, list[str]] = {}
-        stopped = {reference: _stop(reference, found, sensed) for reference in self.references}
+        stopped = {reference: _stop(reference, found) for reference in self.references}
         fine = [reference for reference in self.references if stopped[reference] is None]
         for reference in fine:
             base = found[BASELINE].outcomes[reference]
@@ -186,7 +185,7 @@ class _Check:
                     model, reference, of, (found[BASELINE].outcomes[reference], found[of].outcomes[reference]), both
                 )
             stop = stopped[reference] or self._raised(model, reference, found, divergence)
-            reports.append(self._report(model, reference, found, sensed, stop, divergence, ways.get(reference), started))
+            reports.append(self._report(model, reference, found, stop, divergence, ways.get(reference), started))
         return reports
 
     def _done(self, job: Job, variant: Variant) -> Done:
@@ -197,31 +196,25 @@ class _Check:
 
     def _ways(self, references: Sequence[str]) -> dict[str, tuple[tuple[str, ...], Parted | None]]:
         """The other ways to fold of each model, shared by the processes."""
-        if not self.effort.bases:
+        if not self.effort.bases or not references:
             return {}
-        jobs = [
-            replace(self.job, models=(reference,), sample=1, chain=0, bases=self.effort.bases, part=part, parts=PROCESSES)
-            for reference in references
-            for part in range(PROCESSES)
-        ]
+        job = replace(self.job, models=tuple(references), sample=1, chain=0, bases=self.effort.bases, parts=PROCESSES)
+        jobs = [replace(job, part=part) for part in range(PROCESSES)]
         found: dict[str, tuple[tuple[str, ...], Parted | None]] = {}
-        for one, done in zip(jobs, self.pool.map(lambda job: self._done(job, BASELINE), jobs), strict=True):
-            (reference,) = one.models
-            outcome = done.outcomes.get(reference)
-            if outcome is None:
-                why = done.stopped[reference]
-                raise StoreError(f"another way to fold came to no end: {why}", hint="level='quick' goes without them")
-            ways, parted = found.get(reference, ((), None))
-            found[reference] = (*ways, *outcome.ways), parted or outcome.parted
+        for done in self.pool.map(lambda job: self._done(job, BASELINE), jobs):
+            for stopped in done.stopped.values():
+                raise StoreError(f"another way to fold came to no end: {stopped}", hint="level='quick' goes without them")
+            for reference, outcome in done.outcomes.items():
+                ways, parted = found.get(reference, ((), None))
+                found[reference] = (*ways, *outcome.ways), parted or outcome.parted
         return found
 
     def _report(
-        self, model: Model, reference: str, found: dict[Variant, Done], sensed: Done, stopped: Stopped | None,
+        self, model: Model, reference: str, found: dict[Variant, Done], stopped: Stopped | None,
         divergence: Divergence | None, ways: tuple[tuple[str, ...], Parted | None] | None, started: float,
     ) -> Checked:  # fmt: skip
         base = found[BASELINE].outcomes.get(reference, Outcome())
-        touches = [*(sensed.outcomes[reference].touches if reference in sensed.outcomes else ()), *base.touches]
-        touches += [done.forked[reference] for done in (*found.values(), sensed) if reference in done.forked]
+        touches = [*base.touches, *(done.forked[reference] for done in found.values() if reference in done.forked)]
         handled = {kind.name for kind in model.handled or ()}
         names = tuple(v.name for v in self.effort.variants)
         tried, parted = ways or ((), None)
@@ -303,17 +296,17 @@ def full_pass(
     models: Sequence[Model], root: Path, *, tenant: str | None, until: int, variant: Variant = VARIANTS[0]
 ) -> dict[str, Outcome]:
     """Fold the whole log once in a fresh process: the fingerprint of each model's table, by its reference."""
-    references = tuple(_importable(model) for model in models)
+    references = tuple(importable(model) for model in models)
     with Workers() as workers:
-        done = workers.run(Job(str(root), tenant, references, until, path=_path()), variant)
+        done = workers.run(Job(str(root), tenant, references, until, path=paths()), variant)
     for stopped in done.stopped.values():
         raise StoreError(f"a fold came to no end: {stopped}", hint="eventlab check says more")
     return done.outcomes
 
 
-def _stop(reference: str, found: dict[Variant, Done], sensed: Done) -> Stopped | None:
+def _stop(reference: str, found: dict[Variant, Done]) -> Stopped | None:
     """The first variant under which a fold came to no end, the baseline before all others."""
-    stops = (done.stopped.get(reference) for done in (*found.values(), sensed))
+    stops = (done.stopped.get(reference) for done in found.values())
     return next((stop for stop in stops if stop is not None), None)
 
 
@@ -321,7 +314,7 @@ def _raises(found: dict[Variant, Done], reference: str) -> bool:
     return found[BASELINE].outcomes[reference].error is not None
 
 
-def _importable(model: Model) -> str:
+def importable(model: Model) -> str:
     """The reference of a model, if a fresh process finds the same class there."""
     if import_model(model.reference) is not model:
         raise ModelError(f"{model.reference} is another class than the one given", hint="give the class that its module defines")
@@ -332,7 +325,7 @@ def _differs(one: Outcome, other: Outcome) -> bool:
     return (one.fingerprint, one.checkpoints, one.error_position) != (other.fingerprint, other.checkpoints, other.error_position)
 
 
-def _path() -> tuple[str, ...]:
+def paths() -> tuple[str, ...]:
     """Where this process finds modules, for the workers; never the empty entry that means "here"."""
     return tuple(str(Path(entry).resolve()) for entry in sys.path if entry)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from eventlab.determinism.check import check
 from eventlab.determinism.lint import lint
-from eventlab.determinism.variants import FOLDS
 from eventlab.model.models import model_of
 
 
@@ -69,11 +68,13 @@ def selftest(
             for model in models:
                 lab.append(streams(model))
             until = lab.head
-        reports = check([model_of(model) for model in models], path, tenant=None, until=until, effort=FOLDS, isolate=False)
+        reports = check([model_of(model) for model in models], path, tenant=None, until=until, isolate=False)
     tried = []
     for model, report in zip(models, reports, strict=True):
         where = report.divergence
         parts = None if where is None else f"{where.field} at position {where.position:,}"
+        if report.parted is not None:
+            parts = f"{report.parted.field} at position {report.parted.position:,}, by another way to fold"
         codes = tuple(dict.fromkeys(one.code for one in lint(model)))
         touches = tuple(touch.what for touch in report.touches)
         tried.append(Tried(model.__name__, model in faulty, (model.__doc__ or "").strip(), codes, parts, touches))

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -36,10 +37,15 @@ from eventlab.determinism.sensor import Sensor, Touch
 from eventlab.determinism.ways import Parted, every_way
 from eventlab.errors import EventlabError, ModelError
 from eventlab.model.models import Model, model_of
+from eventlab.replay.lift import fold_table, fold_versions
 from eventlab.replay.rows import RowFold, batches_of
-from eventlab.replay.tables import table_of
+from eventlab.replay.tables import key_names, table_of
 from eventlab.store.base import ALL, Batch, Cut, Tenant
 from eventlab.store.disk import open_store
+
+#: The first events are folded in batches as small as a variant says; those after them in larger ones.
+SMALL: Final = 10_000
+LARGE: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class Job:
 
     With `window` the states after the events between two positions come back; with `chain` their running digests; with
     `bases` the other ways to fold are held against the row fold, the `part`-th of `parts` of them; `sensed` events are folded
-    under the sensor; `kept` names a folder where each table is left. `board` is a file in which the process says how far it is.
+    once more under the sensor; `kept` names a folder where each table is left, or, with `lives`, the states after each event
+    of the keys that this file lists. `board` is a file in which the process says how far it is.
     """
 
     store: str
@@ -65,6 +72,7 @@ class Job:
     parts: int = 1
     sensed: int = 0
     kept: str = ""
+    lives: str = ""
     board: str = ""
     collector: bool = True
     parent: int = 0
@@ -188,14 +196,18 @@ def _outcome(model: Model, job: Job, cut: Cut, board: Board, said: Said) -> Outc
     if job.bases:
         ways, parted = every_way(model, cut, tenant, job.until, job.bases, job.part, job.parts)
         return Outcome(ways=list(ways), parted=parted)
+    if job.kept:
+        return _kept(model, job, cut, tenant)
     said.text, board.position = "", 0
-    outcome = _sense(model, job, cut, tenant, board) if job.sensed else _fold(model, job, cut, tenant, board)
+    outcome = _fold(model, job, cut, tenant, board)
     if outcome.error is not None and job.chain > 1:
         # States are encoded some at a time: which of them has no stored form shows one by one.
         outcome = _fold(model, dataclasses.replace(job, chain=1), cut, tenant, board)
     if said.text:
         position, stream, kind = event_after(model, cut, tenant, said.position, job)
         outcome.touches.append(Touch(f"prints {said.text.strip()[:60]!r}", "", position, stream, kind))
+    if job.sensed:
+        outcome.touches += _touches(model, job, cut, tenant, board)
     return outcome
 
 
@@ -216,16 +228,16 @@ def _fold(model: Model, job: Job, cut: Cut, tenant: Tenant, board: Board) -> Out
     try:
         board.at(0)
         for batch in sampled(batches_of(model, cut, tenant, until=job.until), job.sample):
-            for part in batch.split(job.batch):
-                folding.feed(part)
+            # To cut all of a long log into small pieces takes longer than to fold it: the first thousands will do.
+            for large in batch.split(max(job.batch, LARGE)):
+                for part in large.split(job.batch) if folding.events < SMALL else (large,):
+                    folding.feed(part)
             _count(batch, found)
         if chain is not None:
             chain.close()
         board.elsewhere()
         table = table_of(model, folding.entries, tenant)
         found.fingerprint = table_fingerprint(model, table, tenant)
-        if job.kept:
-            keep_table(Path(job.kept), model, table)
     except EventlabError as why:
         found.error, found.error_position = why.message, why.facts.get("position")
     found.events = folding.events
@@ -233,10 +245,20 @@ def _fold(model: Model, job: Job, cut: Cut, tenant: Tenant, board: Board) -> Out
     return found
 
 
-def keep_table(folder: Path, model: Model, table: pa.Table) -> None:
-    """Leave a model's table as an Arrow file with the model's name."""
-    with pa.OSFile(str(folder / f"{model.name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+def _kept(model: Model, job: Job, cut: Cut, tenant: Tenant) -> Outcome:
+    """Leave a table in the folder: the model's, or the states after each event of the keys that a file lists."""
+    try:
+        if job.lives:
+            frame = pl.DataFrame(pl.from_arrow(fold_versions(model, cut, tenant, job.until)))
+            name, keys = f"{model.name}.lives", key_names(model, tenant)
+            table = frame.join(pl.read_ipc(job.lives), on=list(keys), how="semi", nulls_equal=True).to_arrow()
+        else:
+            name, table = model.name, fold_table(model, cut, tenant, job.until)
+    except EventlabError as why:
+        return Outcome(error=why.message, error_position=why.facts.get("position"))
+    with pa.OSFile(str(Path(job.kept) / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
+    return Outcome(events=len(table))
 
 
 def _count(batch: Batch, found: Outcome) -> None:
@@ -250,10 +272,9 @@ def _count(batch: Batch, found: Outcome) -> None:
                 versions.sort()
 
 
-def _sense(model: Model, job: Job, cut: Cut, tenant: Tenant, board: Board) -> Outcome:
-    """Fold the first events under the sensor; what they gave is of no interest."""
-    found, left = Outcome(), job.sensed
-    sensor = Sensor(board)
+def _touches(model: Model, job: Job, cut: Cut, tenant: Tenant, board: Board) -> Iterator[Touch]:
+    """Fold the first events once more under the sensor; what they give is of no interest."""
+    left, sensor = job.sensed, Sensor(board)
     folding = RowFold(model, tenant, watch=lambda _key, _event, _state, position: board.at(position))
     with contextlib.suppress(EventlabError), sensor:
         board.at(0)
@@ -266,11 +287,8 @@ def _sense(model: Model, job: Job, cut: Cut, tenant: Tenant, board: Board) -> Ou
             if left <= 0:
                 break
     board.elsewhere()
-    found.events = folding.events
     for what, (place, after) in sensor.found.items():
-        position, stream, kind = event_after(model, cut, tenant, after, job)
-        found.touches.append(Touch(what, place, position, stream, kind))
-    return found
+        yield Touch(what, place, *event_after(model, cut, tenant, after, job))
 
 
 def event_after(model: Model, cut: Cut, tenant: Tenant, position: int, job: Job) -> tuple[int, str, str]:

@@ -13,7 +13,9 @@ from html import escape
 from typing import Any, Final
 
 from eventlab.determinism.check import Checked
+from eventlab.determinism.goldens import Held
 from eventlab.determinism.lint import Found, Linted
+from eventlab.determinism.revisions import ADDED, REMOVED, ReplayDiff
 from eventlab.integration.ingest import Ingested
 from eventlab.lab import Lab
 from eventlab.model.events import New
@@ -46,6 +48,8 @@ def register() -> None:
         Moment: reader_html,
         Events: events_html,
         Checked: checked_html,
+        ReplayDiff: replay_diff_html,
+        Held: held_html,
         Ingested: ingested_html,
         Rebuilt: rebuilt_html,
         ReadModelBase: base_html,
@@ -136,6 +140,28 @@ def checked_html(report: Checked) -> str:
         ]
     verdict = "no divergence" if report.ok else "STOPS" if report.stopped is not None else "DIVERGES"
     return table(f"{report.model}: {verdict}", ("", ""), rows)
+
+
+def replay_diff_html(found: ReplayDiff) -> str:
+    """What old code and new code make of the same events."""
+    what = {ADDED: "rows only the new code gives", REMOVED: "rows only the old code gives"}
+    rows = [
+        (
+            what.get(change.field, change.field), f"{change.keys:,}", change.key, change.before or "", change.after or "",
+            f"{change.position:,}", change.event, change.reason or "",
+        )
+        for change in found.changes
+    ]  # fmt: skip
+    columns = ("what changes", "keys", "as", "before", "after", "first at", "event", "accepted")
+    heading = f"{found.model}: {'the same' if found.same else 'changes'} since {found.base}, {_events(found.position)}"
+    return table(heading, columns, rows, right={1, 5}) if rows else table(heading, ("rows",), [(f"{found.keys[1]:,}",)])
+
+
+def held_html(held: Held) -> str:
+    """A model held against its golden, with the first rows that differ."""
+    columns = held.frame.columns or ["about"]
+    rows: list[Sequence[Any]] = list(held.frame.head(20).rows()) or [(held.about,)]
+    return table(f"{held.model}: {held.verdict}; {held.about}", columns, [["" if v is None else v for v in row] for row in rows])
 
 
 def ingested_html(done: Ingested) -> str:

@@ -26,6 +26,7 @@ from enum import Enum
 from fractions import Fraction
 from time import perf_counter as ticks
 from typing import Any, Final, Self, TypeVar, dataclass_transform
+from zoneinfo import ZoneInfo
 
 import eventlab as el
 
@@ -98,6 +99,7 @@ def streams(*models: type[Any]) -> dict[str, list[Any]]:
 
 _SEEN: dict[str, int] = {}
 _LAST: list[Any] = []
+_BERLIN: Final = ZoneInfo("Europe/Berlin")
 
 
 def _stamp() -> float:
@@ -401,7 +403,37 @@ class KnowsHowItRuns:
         return replace(self, optimised=sys.flags.optimize)
 
 
+@_faulty
+class HidesAZone:
+    """A moment kept in Berlin: stored it is the moment alone, and whoever goes on from there reads another hour."""
+
+    hours: int = 0
+    seen: dt.datetime | None = None
+
+    def evolve(self, event: ParcelEvent) -> Self:
+        match event:
+            case ParcelScanned(at=at):
+                hours = self.hours if self.seen is None else self.hours + self.seen.hour
+                return replace(self, hours=hours, seen=at.astimezone(_BERLIN))
+        return self
+
+
 # -- sound -----------------------------------------------------------------------------------------------------------------
+
+
+@_sound
+class TellsTheHourInBerlin:
+    """A moment kept in UTC, and turned where it is read."""
+
+    hours: int = 0
+    seen: dt.datetime | None = None
+
+    def evolve(self, event: ParcelEvent) -> Self:
+        match event:
+            case ParcelScanned(at=at):
+                hours = self.hours if self.seen is None else self.hours + self.seen.astimezone(_BERLIN).hour
+                return replace(self, hours=hours, seen=at)
+        return self
 
 
 class Colour(Enum):

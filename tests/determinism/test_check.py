@@ -191,15 +191,15 @@ def unruly(lab: el.Lab) -> dict[str, Checked]:
         planted.Hangs, planted.Eats, planted.Exits, planted.Dies, planted.Raises, planted.Prints, planted.Forks,
         planted.AsksALibrary, planted.Sound,
     )  # fmt: skip
-    found = lab.check(*models, level="quick", patience=2, memory=700 << 20)
+    found = lab.check(*models, level="quick", patience=4, memory=600 << 20)
     return {model.__name__: report for model, report in zip(models, found, strict=True)}
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Hangs", "hangs (nothing came of one event in 2 s)"),
-        ("Eats", "GiB of memory (of 0.7 that it may)"),
+        ("Hangs", "hangs (nothing came of one event in 4 s)"),
+        ("Eats", "GiB of memory (of 0.6 that it may)"),
         ("Exits", "ends its process with SystemExit(7)"),
         ("Dies", "ends its process with signal 9"),
     ],

@@ -29,6 +29,11 @@ def test_reading_alone_or_folding_alone_would_not_do(told: dict[str, list[dict[s
     faulty = [one for one in told["folds"] if one["faulty"]]
     assert [one["name"] for one in faulty if not one["lint"]], "some can only be found by folding"
     assert [one["name"] for one in faulty if one["divergence"] is None], "and some only by reading"
+    hidden = next(one for one in faulty if one["name"] == "HidesAZone")
+    assert (hidden["lint"], hidden["touches"]) == ([], [])
+    assert "by another way to fold" in str(hidden["divergence"])
+    touched = {one["name"] for one in told["folds"] if one["touches"]}
+    assert {"ReadsTheClock", "RollsADie", "ReadsTheEnvironment"} < touched <= {one["name"] for one in faulty}
 
 
 def test_the_readme_gives_its_rates(told: dict[str, dict[str, int]]) -> None:

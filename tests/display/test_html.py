@@ -13,10 +13,16 @@ from html import unescape
 from pathlib import Path
 from typing import Self
 
+import polars as pl
 import pytest
 
 import eventlab as el
 from eventlab.determinism.check import Checked, Divergence
+from eventlab.determinism.goldens import Golden, Held
+from eventlab.determinism.revisions import Change, ReplayDiff
+from eventlab.determinism.sensor import Touch
+from eventlab.determinism.ways import Parted
+from eventlab.determinism.workers import Stopped
 from eventlab.display import html
 from eventlab.testing import given
 
@@ -51,7 +57,17 @@ def lab() -> el.Lab:
 def drawn(lab: el.Lab) -> list[str]:
     found = Divergence("note", 1, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, (HOSTILE, HOSTILE), HOSTILE)
     report = Checked("note", "m:Note", "quick", 1, 1, 1, (HOSTILE,), {}, {}, (HOSTILE,), found, 0.1)
-    return [html.reader_html(lab), html.reader_html(lab.at(position=1)), html.events_html(lab.read()), html.checked_html(report)]
+    touch = Touch(HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE)
+    stopped = replace(report, stopped=Stopped("note", HOSTILE, 1, HOSTILE, HOSTILE, HOSTILE), touches=(touch,))
+    parted = replace(report, divergence=None, ways=(HOSTILE,), parted=Parted(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1))
+    change = Change("note", HOSTILE, 1, HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE, HOSTILE)
+    differs = pl.DataFrame({"_id": [HOSTILE], "field": [HOSTILE], "before": [HOSTILE], "after": [None]})
+    diff = ReplayDiff("note", HOSTILE, 1, (1, 1), (change,), (HOSTILE,), differs)
+    golden = Golden("note", 1, HOSTILE, HOSTILE, HOSTILE, {})
+    held = Held("note", "the code changed", golden, golden, HOSTILE, differs)
+    checked = [html.checked_html(one) for one in (report, stopped, parted)]
+    more = [*checked, html.replay_diff_html(diff), html.held_html(held)]
+    return [html.reader_html(lab), html.reader_html(lab.at(position=1)), html.events_html(lab.read()), *more]
 
 
 def test_payload_text_is_never_html(lab: el.Lab) -> None:
