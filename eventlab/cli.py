@@ -449,7 +449,8 @@ def _lint(given: argparse.Namespace, console: Console) -> int:
 
 def _lint_all(given: argparse.Namespace) -> list[Found]:
     """All that the modules define: also events that nobody evolves, and commands that nobody decides."""
-    modules = {model.cls.__module__ for model in _load_models(given, required=True)}
+    modules = {model.cls.__module__ for model in _load_models(given, required=True, by_hand=True)}
+    modules |= {reference.partition(":")[0] for reference in _references(given)}
     return [one for one in lint() if one.place.partition(":")[0] in modules]
 
 
@@ -966,15 +967,19 @@ def _filter(given: argparse.Namespace) -> Filter:
     return picked
 
 
-def _load_models(given: argparse.Namespace, *, required: bool = False) -> list[Model]:
+def _references(given: argparse.Namespace) -> list[str]:
+    return [part for text in given.models or () for part in text.split(",") if part] or _configured()
+
+
+def _load_models(given: argparse.Namespace, *, required: bool = False, by_hand: bool = False) -> list[Model]:
     """The models of the modules named by --models, or by `[tool.eventlab] models` of pyproject.toml here."""
-    references = [part for text in given.models or () for part in text.split(",") if part] or _configured()
+    references = _references(given)
     if required and not references:
         raise UnknownType(
             "no models are named",
             hint='--models package.module, or models = ["package.module"] under [tool.eventlab] in pyproject.toml',
         )
-    return [model for reference in references for model in _import(reference)]
+    return [model for reference in references for model in _import(reference, by_hand=by_hand)]
 
 
 def _named(name: str, models: Sequence[Model]) -> type[Any]:
@@ -1000,7 +1005,8 @@ def _configured() -> list[str]:
     return [found] if isinstance(found, str) else list(found)
 
 
-def _import(reference: str) -> list[Model]:
+def _import(reference: str, *, by_hand: bool = False) -> list[Model]:
+    """The models of a module; with `by_hand` it may have none, and projections written by hand."""
     module, _, name = reference.partition(":")
     try:
         imported = importlib.import_module(module)
@@ -1011,7 +1017,7 @@ def _import(reference: str) -> list[Model]:
             f"{reference} cannot be imported: {why}", hint="package.module or package.module:Name, found from this folder"
         ) from None
     found = [model for model in MODELS.all() if model.cls.__module__ == module]
-    if not found:
+    if not found and not (by_hand and any(made.reference.startswith(f"{module}:") for made in HANDMADE.values())):
         raise UnknownType(
             f"{module} defines no aggregate and no projection", hint="name the module that has @el.aggregate classes"
         )

@@ -1,8 +1,9 @@
 """Lint of models: what a reviewer of an event-sourced system looks for, by reading the code and not by running it.
 
 `N` is about names and words, `M` about how models fit together, `R` about what makes a fold give another state the second
-time. A finding says where, why it matters, and what to write instead; `# eventlab: ignore[R1] reason` on its line passes it
-over. What lint cannot see, a library that reads the clock deep inside, `eventlab check` finds by folding.
+time, `S` about the same in SQL. A finding says where, why it matters, and what to write instead; `# eventlab: ignore[R1]
+reason` on its line passes it over. What lint cannot see, a library that reads the clock deep inside, `eventlab check` finds by
+folding.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from eventlab.determinism.sql_lint import SQL_RULES, lint_sql
 from eventlab.errors import ModelError
 from eventlab.model.events import COMMANDS, EVENTS, EventType, description
 from eventlab.model.models import MODELS, Model, model_of
 from eventlab.model.names import command_findings, event_findings
 from eventlab.model.source import capture
 from eventlab.model.types import FieldType, Record
+from eventlab.projections.handmade import HANDMADE, Handmade
 
 #: Code → what it is about, and what to do.
 RULES: Final[dict[str, tuple[str, str]]] = {
@@ -48,6 +51,7 @@ RULES: Final[dict[str, tuple[str, str]]] = {
     "R8": ("a global that changes is state that no event explains", "put it in the state, or pass it in the event"),
     "R9": ("a moment without a zone means another one on another machine", "dt.datetime(…, tzinfo=dt.UTC)"),
     "R10": ("a sum of floats depends on the order, and drifts", "el.Money, or whole numbers of the smallest unit"),
+    **SQL_RULES,
 }
 _CLOCK: Final = frozenset(
     "time time_ns monotonic monotonic_ns perf_counter perf_counter_ns localtime gmtime process_time ctime asctime".split()
@@ -92,8 +96,10 @@ class Linted(list[Found]):
         return "\n".join(map(str, self)) or "nothing to say"
 
 
-def lint(*models: type[Any]) -> Linted:
+def lint(*models: type[Any] | Handmade) -> Linted:
     """What a reviewer would say of these models, with their events and commands; of all models of this process without any.
+
+    Projections written as SQL or as a function of frames are read too.
 
     >>> import eventlab as el, time
     >>> @el.event
@@ -108,8 +114,11 @@ def lint(*models: type[Any]) -> Linted:
     >>> [(found.code, found.said) for found in lint(Clock)]
     [('R1', 'evolve calls time.time()')]
     """
-    given = [model_of(cls) for cls in models] or [model for model in MODELS.all() if _whole(model)]
-    found: list[Found] = []
+    by_hand = [one for one in models if isinstance(one, Handmade)] if models else list(HANDMADE.values())
+    given = [model_of(cls) for cls in models if not isinstance(cls, Handmade)]
+    if not models:
+        given = [model for model in MODELS.all() if _whole(model)]
+    found: list[Found] = [one for made in by_hand for one in _of_handmade(made)]
     events: dict[str, EventType] = {}
     for model in given:
         found += _of_model(model)
@@ -135,6 +144,17 @@ def _whole(model: Model) -> bool:
         model._resolve_decides()
         return model.handled is None or isinstance(model.handled, tuple)
     return False
+
+
+def _of_handmade(made: Handmade) -> Iterator[Found]:
+    if made.kind == "frame":
+        owner = type(made.name, (), {"__module__": made.made_by.__module__})
+        yield from _of_function(made.made_by, made.name, owner, frozenset())
+        return
+    floats = {name for kind in EVENTS.all() for name, of in kind.fields if of.tag == "f64"}
+    for one in lint_sql(made.made_by, floats):
+        why, hint = RULES[one.code]
+        yield Found(one.code, made.name, f"line {one.line} of its query: {one.said}", why, hint, place=made.reference)
 
 
 # -- names, and how things fit together ------------------------------------------------------------------------------------
