@@ -20,7 +20,9 @@ settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True
 settings.register_profile("search", parent=settings.get_profile("ci"), derandomize=False, max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-_outcomes = pytest.StashKey[Counter[str]]()
+#: What became of the real-data tests; they may run in other processes, and their reports come here.
+_outcomes: Counter[str] = Counter()
+_PROPERTY = "real_data"
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +37,6 @@ def real_data() -> Path:
     return folder
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_outcomes] = Counter()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "real_data" in getattr(item, "fixturenames", ()):
@@ -50,18 +48,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if item.get_closest_marker("real_data") is None or hasattr(report, "wasxfail"):
         return report
-    outcomes = item.config.stash[_outcomes]
     if report.skipped:
-        outcomes["skipped"] += 1
+        report.user_properties.append((_PROPERTY, "skipped"))
         if os.environ.get(REAL_DATA):
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
             report.outcome = "failed"
             report.longrepr = f"{REAL_DATA} is set, so a real-data test may not be skipped.\n{reason}"
     elif report.when == "call":
-        outcomes["ran"] += 1
+        report.user_properties.append((_PROPERTY, "ran"))
     return report
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    outcomes = config.stash[_outcomes]
-    terminalreporter.write_line(f"real-data tests: {outcomes['ran']} ran, {outcomes['skipped']} skipped")
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _outcomes.update(what for name, what in report.user_properties if name == _PROPERTY)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.write_line(f"real-data tests: {_outcomes['ran']} ran, {_outcomes['skipped']} skipped")

@@ -42,6 +42,8 @@ class Model:
         self, cls: type[Any], kind: Literal["aggregate", "projection"], name: str | None, scope: dict[str, Any], *, local: bool
     ) -> None:
         self.cls, self.kind, self.stale = cls, kind, False
+        #: Whether it claims that the order of a key's events does not matter.
+        self.any_order = False
         self.name = check_type_name(snake(cls.__name__ if name is None else name))
         if kind == "aggregate":
             check_category(self.name)
@@ -305,16 +307,17 @@ MODELS = Registry(keep=8)
 def aggregate(cls: C, /) -> C: ...
 @overload
 @dataclass_transform(frozen_default=True)
-def aggregate(*, name: str | None = None) -> Callable[[C], C]: ...
-def aggregate(cls: Any = None, /, *, name: str | None = None) -> Any:
+def aggregate(*, name: str | None = None, any_order: bool = False) -> Callable[[C], C]: ...
+def aggregate(cls: Any = None, /, *, name: str | None = None, any_order: bool = False) -> Any:
     """The state of one stream, and the rules it keeps: a frozen dataclass with `evolve` and, if it takes commands, `decide`.
 
-    Its category is the snake case of its name; its streams are `category-id`.
+    Its category is the snake case of its name; its streams are `category-id`. `any_order` claims that the order of its events
+    does not matter; `lab.check` holds it to that.
     """
     scope = sys._getframe(1)
 
     def wrap(cls: C) -> C:
-        return _define(cls, "aggregate", name, scope)
+        return _define(cls, "aggregate", name, scope, any_order)
 
     return wrap(cls) if cls is not None else wrap
 
@@ -324,23 +327,27 @@ def aggregate(cls: Any = None, /, *, name: str | None = None) -> Any:
 def projection(cls: C, /) -> C: ...
 @overload
 @dataclass_transform(frozen_default=True)
-def projection(*, name: str | None = None) -> Callable[[C], C]: ...
-def projection(cls: Any = None, /, *, name: str | None = None) -> Any:
+def projection(*, name: str | None = None, any_order: bool = False) -> Callable[[C], C]: ...
+def projection(cls: Any = None, /, *, name: str | None = None, any_order: bool = False) -> Any:
     """A table folded from events of any stream: a frozen dataclass with `evolve` and a static `key(event, meta)`.
 
-    `key` gives the row an event belongs to: a string, a named tuple of columns, or None to pass the event over.
+    `key` gives the row an event belongs to: a string, a named tuple of columns, or None to pass the event over. `any_order`
+    claims that the order of a row's events does not matter, as for a sum; `lab.check` holds it to that.
     """
     scope = sys._getframe(1)
 
     def wrap(cls: C) -> C:
-        return _define(cls, "projection", name, scope)
+        return _define(cls, "projection", name, scope, any_order)
 
     return wrap(cls) if cls is not None else wrap
 
 
-def _define(cls: C, kind: Literal["aggregate", "projection"], name: str | None, frame: types.FrameType) -> C:
+def _define(
+    cls: C, kind: Literal["aggregate", "projection"], name: str | None, frame: types.FrameType, any_order: bool
+) -> C:
     made = freeze(cls)
     model = Model(made, kind, name, frame.f_locals, local=frame.f_locals is not frame.f_globals)
+    model.any_order = any_order
     setattr(made, _MARK, model)
     MODELS.add(model)
     return made

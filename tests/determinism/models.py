@@ -293,3 +293,31 @@ class KeepsAZone:
     def evolve(self, event: Counted, meta: el.Meta) -> Self:
         hours = self.hours if self.at is None else self.hours + self.at.hour
         return replace(self, hours=hours, at=dt.datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin")))
+
+
+@el.projection(any_order=True)
+class Sums:
+    """Claims that the order does not matter, and is right."""
+
+    total: int = 0
+
+    @staticmethod
+    def key(event: Counted) -> str:
+        return "all"
+
+    def evolve(self, event: Counted) -> Self:
+        return replace(self, total=self.total + event.amount)
+
+
+@el.projection(any_order=True)
+class ClaimsInVain:
+    """Claims the same, and keeps the last."""
+
+    last: int = 0
+
+    @staticmethod
+    def key(event: Counted) -> str:
+        return "all"
+
+    def evolve(self, event: Counted) -> Self:
+        return replace(self, last=event.amount)

@@ -145,7 +145,9 @@ SHOWN: list[tuple[Any, Any, Any, Any]] = [
 
 
 def named(given: Any) -> str:
-    """A short name of a test's parameter."""
+    """A short name of a test's parameter; the same in every process, which the order of a set is not."""
+    if isinstance(given, (set, frozenset)):
+        given = sorted(given, key=repr)
     return ascii(given)[:24]
 
 
