@@ -25,7 +25,7 @@ from eventlab.store.read_models import ReadModelBase
 from eventlab.store.work import new_owner
 from eventlab.temporal import spans
 from eventlab.temporal.calendar import Time
-from eventlab.temporal.diff import diff_tables
+from eventlab.temporal.diff import FEW, diff_tables, moved
 from eventlab.temporal.events import Events
 from eventlab.temporal.moment import Moment, resolve
 from eventlab.temporal.reader import Reader
@@ -335,7 +335,9 @@ class Keeper(Reader):
         """The rows of a model at two moments, and the events in between that made them differ."""
         if before.position > after.position:
             raise InvalidValue(f"{before} lies after {after}", hint="diff(Model, before, after)")
-        keys = key_names(of, self._tenant)
+        (cut, end), keys = after._at(), key_names(of, self._tenant)
+        if before._uses_bases and after._uses_bases and end - before.position <= FEW:
+            return moved(of, cut, self._tenant, before._table(of, *before._at()), before.position, end)
         found = diff_tables(before._table(of, *before._at()), after._table(of, *after._at()), keys)
         names = [name for name, _ in of.fields]
         events = spans.causes(of, after.versions(of.cls), before.position, names, self._tenant)

@@ -1,14 +1,23 @@
-"""Two tables of a model, field by field: what changed, what came and what went."""
+"""Two tables of a model, field by field: what changed, what came and what went, and the events in between that did it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
 
+from eventlab.model.models import Model
+from eventlab.replay.rows import Key, Lookup, RowFold, batches_of
+from eventlab.replay.tables import entries_of, key_names, key_table, table_of
+from eventlab.store.base import Cut, Tenant
+from eventlab.store.read_models import base_in_memory
+
 #: Columns that say where a row stands, not what it says.
 _PLACES = ("_version", "_position")
+#: So many events are folded row by row to see what each of them changed; of more, all versions are made.
+FEW: Final = 200_000
 
 
 def diff_tables(before: pa.Table, after: pa.Table, keys: Sequence[str]) -> pl.DataFrame:
@@ -19,25 +28,83 @@ def diff_tables(before: pa.Table, after: pa.Table, keys: Sequence[str]) -> pl.Da
     left, right = (pl.DataFrame(pl.from_arrow(table)) for table in (before, after))
     names = list(keys)
     fields = [f for f in dict.fromkeys([*right.columns, *left.columns]) if f not in names and f not in _PLACES]
-    texts = [_texts(frame, names, fields) for frame in (left, right)]
-    joined = texts[0].join(texts[1], on=names, how="full", coalesce=True, nulls_equal=True, suffix=":after")
-    found: list[pl.DataFrame] = []
-    whole = pl.col("_row").is_null() != pl.col("_row:after").is_null()
-    found.append(_lines(joined.filter(whole), names, "_row"))
+    numbered = [frame.select(names).with_row_index(at) for frame, at in ((left, "_left"), (right, "_right"))]
+    joined = numbered[0].join(numbered[1], on=names, how="full", coalesce=True, nulls_equal=True)
+    whole = pl.col("_left").is_null() != pl.col("_right").is_null()
+    there = [pl.when(pl.col(at).is_not_null()).then(pl.lit("there")) for at in ("_left", "_right")]
+    lonely = pl.lit("_row").alias("field"), there[0].alias("before"), there[1].alias("after")
+    found = [joined.filter(whole).select(*names, *lonely)]
     both = joined.filter(~whole)
-    found += [_lines(both.filter(pl.col(of).ne_missing(pl.col(f"{of}:after"))), names, of) for of in fields]
+    for field in fields:
+        sides = [_values(frame, field, both[at]) for frame, at in ((left, "_left"), (right, "_right"))]
+        differ = _differs(*sides)
+        texts = [_texts(side.filter(differ)) for side in sides]
+        lines = both.filter(differ).select(*names, pl.lit(field).alias("field"))
+        found.append(lines.with_columns(texts[0].alias("before"), texts[1].alias("after")))
     return pl.concat(found).sort([*names, "field"])
 
 
-def _texts(frame: pl.DataFrame, keys: list[str], fields: list[str]) -> pl.DataFrame:
-    columns = [frame[key] for key in keys]
-    for field in fields:
-        values = frame[field].to_list() if field in frame.columns else [None] * len(frame)
-        columns.append(pl.Series(field, [None if value is None else str(value) for value in values], pl.String))
-    return pl.DataFrame(columns).with_columns(pl.lit("there").alias("_row"))
+def _values(frame: pl.DataFrame, field: str, rows: pl.Series) -> pl.Series:
+    return frame[field].gather(rows) if field in frame.columns else pl.Series(field, [None] * len(rows))
 
 
-def _lines(frame: pl.DataFrame, keys: list[str], field: str) -> pl.DataFrame:
-    return frame.select(
-        *keys, pl.lit(field).alias("field"), pl.col(field).alias("before"), pl.col(f"{field}:after").alias("after")
-    )
+def _differs(one: pl.Series, other: pl.Series) -> pl.Series:
+    """Where two columns have different values; those of types that are not compared as they are, by their texts."""
+    if one.dtype != other.dtype or one.dtype.is_nested() or one.dtype == pl.Object:
+        one, other = _texts(one), _texts(other)
+    return one.ne_missing(other)
+
+
+def _texts(values: pl.Series) -> pl.Series:
+    return pl.Series(values.name, [None if value is None else str(value) for value in values.to_list()], pl.String)
+
+
+def moved(model: Model, cut: Cut, tenant: Tenant, before: pa.Table, at: int, until: int) -> pl.DataFrame:
+    """What the events after one position and up to another changed, row by row: as `diff_tables`, with their positions, `events`.
+
+    `before` is the model's table at the first of them. Only the keys of these events are looked at.
+    """
+    base = base_in_memory(model.name, "", model.fingerprint, at, before, key_names(model, tenant))
+    states: dict[Key, Any] = {}
+    changes: dict[tuple[Key, str], list[int]] = {}
+
+    def lookup(keys: list[Key]) -> dict[Key, Any]:
+        found = entries_of(model, base.rows_of(key_table(model, tenant, keys)), tenant)
+        states.update({key: entry[0] for key, entry in found.items()})
+        return found
+
+    def watch(key: Key, event: Any, state: Any, position: int) -> None:
+        if key not in states:
+            changes[key, "_row"] = [position]
+            states[key] = None
+        earlier = states[key]
+        states[key] = state
+        if earlier is not None:
+            for name, kind in model.fields:
+                one, other = getattr(earlier, name), getattr(state, name)
+                if one is not other and _unlike(kind.encode(one, name), kind.encode(other, name)):
+                    changes.setdefault((key, name), []).append(position)
+
+    taking: Lookup = lookup
+    folding = RowFold(model, tenant, taking, watch)
+    for batch in batches_of(model, cut, tenant, after=at, until=until):
+        folding.feed(batch)
+    after = table_of(model, folding.entries, tenant)
+    keys = key_names(model, tenant)
+    found = diff_tables(base.rows_of(after.select(list(keys))), after, keys)
+    events = _events(model, tenant, changes)
+    columns = dict(found.schema)
+    told = events.with_columns(*(pl.col(key).cast(columns[key]) for key in keys))
+    return found.join(told, on=[*keys, "field"], how="left", nulls_equal=True, maintain_order="left")
+
+
+def _unlike(one: Any, other: Any) -> bool:
+    """Whether two stored values are not the same; a NaN is like another one."""
+    return one != other and not (one != one and other != other)
+
+
+def _events(model: Model, tenant: Tenant, changes: dict[tuple[Key, str], list[int]]) -> pl.DataFrame:
+    """The key, `field` and `events`."""
+    frame = pl.DataFrame(pl.from_arrow(key_table(model, tenant, [key for key, _ in changes])))
+    fields = pl.Series("field", [field for _, field in changes], pl.String)
+    return frame.with_columns(fields, pl.Series("events", list(changes.values()), pl.List(pl.Int64)))

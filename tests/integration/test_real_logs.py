@@ -208,6 +208,20 @@ def test_tickets_folded_with_a_model_give_the_same_answer(tickets: el.Lab) -> No
     assert tickets.load(HelpdeskTicket, "Case 1").steps == table.filter(pl.col("_id") == "Case 1")["steps"][0] == 5
 
 
+def test_the_tickets_that_were_open_are_intervals_of_their_steps(tickets: el.Lab) -> None:
+    """A ticket is open from its first step to its last: that is not to be known before, and intervals of the end say it."""
+    lives = tickets.intervals(HelpdeskTicket, fields=["steps"])
+    spans = lives.group_by("_id").agg(pl.col("_from").min().alias("first"), pl.col("_from").max().alias("last"))
+    assert spans.filter(pl.col("first") <= JUNE, pl.col("last") > JUNE).height == 217
+    known = tickets.at(JUNE).table(HelpdeskTicket).select("_id", "steps")
+    then = lives.filter(pl.col("_from") <= JUNE, pl.col("_to").is_null() | (pl.col("_to") > JUNE)).select("_id", "steps")
+    assert then.sort("_id").equals(known)
+    (day,) = tickets.series(HelpdeskTicket, "1d", start=JUNE, end=JUNE, fields=["steps"]).partition_by("_at")
+    assert day.select("_id", "steps").equals(known)
+    sql = "select _id, steps from state.helpdesk_ticket_at(TIMESTAMPTZ '2012-06-01 00:00:00+00') order by _id"
+    assert tickets.sql(sql).equals(known)
+
+
 def test_the_helpdesk_log_without_classes_one_type_an_activity(helpdesk: Path) -> None:
     parts = pl.read_csv(helpdesk, infer_schema=False).partition_by("Activity", as_dict=True)
     # Without fields= the columns are the fields, and some of these cannot name one.
@@ -311,6 +325,37 @@ def test_replaying_a_repository_gives_its_files_at_any_time(real_data: Path) -> 
             2020: (74, "e5647e12a8f88888"),
             2024: (116, "bf62bf58e5fb11fa"),
         }
+
+
+def test_the_spans_of_a_repository_give_the_same_files(real_data: Path) -> None:
+    """Intervals, a calendar of states, differences and one history, each against the file's own lines."""
+    parts = commits(real_data / "git-events" / "attrs.jsonl")
+    rows = [el.rows(GIT_TYPES[name], part, stream="tree-attrs", occurred_at="at") for name, part in parts.items()]
+    first, last = (dt.datetime(year, 1, 1, tzinfo=UTC) for year in (2020, 2024))
+    with el.scratch() as lab:
+        lab.ingest(rows, source="attrs", recorded_at="occurred_at")
+        lives = lab.intervals(TreeFile, fields=["blob"])
+        at = {}
+        for when in (first, last):
+            there = lives.filter(pl.col("_from") <= when, pl.col("_to").is_null() | (pl.col("_to") > when))
+            at[when] = {path: blob for path, blob in there.select("_id", "blob").iter_rows() if blob is not None}
+        assert {when.year: (len(files), digest(files)) for when, files in at.items()} == {
+            2020: (74, "e5647e12a8f88888"),
+            2024: (116, "bf62bf58e5fb11fa"),
+        }
+        years = lab.series(TreeFile, "1y", start=first, end=last, fields=["blob"]).filter(pl.col("blob").is_not_null())
+        for when, files in at.items():
+            assert dict(years.filter(pl.col("_at") == when).select("_id", "blob").iter_rows()) == files
+        changed = lab.diff(TreeFile, first, last)
+        moved = {row["_id"] for row in changed.to_dicts() if row["field"] == "blob"}
+        assert moved >= {path for path in at[first] if at[first][path] != at[last].get(path)}
+        for path in sorted(moved)[:5]:
+            (row,) = changed.filter(pl.col("_id") == path, pl.col("field") == "blob").to_dicts()
+            told = lab.history(TreeFile, path, "blob")
+            assert told.filter(pl.col("from") <= first)["value"].to_list()[-1] == row["before"]
+            after = told.filter(pl.col("from") > first, pl.col("from") <= last)
+            assert after["position"].to_list() == row["events"]
+            assert after["value"].to_list()[-1] == row["after"] == at[last].get(path)
 
 
 def test_a_repository_whose_clock_ran_backwards_is_replayed_by_position(real_data: Path) -> None:

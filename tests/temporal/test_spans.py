@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
+from eventlab import keeping
 from eventlab.errors import InvalidValue, UnknownType
 from eventlab.testing.plugin import Clock
 
@@ -137,6 +138,11 @@ def test_a_diff_has_what_differs_and_the_events_that_did_it(steps: list[Any], on
         played(steps, lab, clock)
         a, b = sorted((min(one, lab.head), min(other, lab.head)))
         found = lab.diff(Piece, a, b)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(keeping, "FEW", -1)
+            assert found.equals(lab.diff(Piece, a, b)), "all versions say what the events one by one say"
+        colours = lab.diff(Colour, a, b)
+        assert {row["_id"] for row in colours.to_dicts()} <= {"red", "blue", "green"}
         before = {row["_id"]: row for row in lab.at(position=a).table(Piece).to_dicts()}
         after = {row["_id"]: row for row in lab.at(position=b).table(Piece).to_dicts()}
         expected = set()
