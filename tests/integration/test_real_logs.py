@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import hashlib
 import json
 from collections import Counter
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
@@ -157,6 +159,13 @@ class TicketProgressed:
     customer: el.Tag[str]
 
 
+@el.event
+class CaseMoved:
+    """A case of the IT department came a step further."""
+
+    activity: str
+
+
 @el.aggregate
 class HelpdeskTicket:
     first: dt.datetime | None = None
@@ -240,6 +249,65 @@ def test_the_helpdesk_log_without_classes_one_type_an_activity(helpdesk: Path) -
         assert done.by_type == {f"Ticket{type_name(a)}": len(frame) for (a,), frame in parts.items()}
         assert numbers(lab, "helpdesk_ticket", "_type")[:3] == (21_348, 4_580, 14)
         assert lab.sql(OPEN_TICKETS, t=JUNE)["open"].to_list() == [217]
+
+
+# -- incidents and problems of an IT department, in XES --------------------------------------------------------------------
+
+
+def xes(path: Path) -> pl.DataFrame:
+    """The events of a XES file: case, activity, time; in the order of the file."""
+    rows: list[tuple[str, str, str]] = []
+    with gzip.open(path) as file:
+        for _, node in ElementTree.iterparse(file):
+            if node.tag.rpartition("}")[2] != "trace":
+                continue
+            case = next(of.get("value") for of in node if of.get("key") == "concept:name")
+            for event in node.iter():
+                if event.tag.rpartition("}")[2] == "event":
+                    told = {of.get("key"): of.get("value") for of in event}
+                    rows.append((str(case), str(told["concept:name"]), str(told["time:timestamp"])))
+            node.clear()
+    frame = pl.DataFrame(rows, schema=["case", "activity", "at"], orient="row")
+    return frame.with_columns(pl.col("at").str.to_datetime("%+", time_zone="UTC", time_unit="us"))
+
+
+@el.aggregate
+class ServiceCase:
+    """An incident or a problem: how far it is, and where it stood last."""
+
+    steps: int = 0
+    activity: str = ""
+
+    def evolve(self, event: CaseMoved) -> Self:
+        return replace(self, steps=self.steps + 1, activity=event.activity)
+
+
+@pytest.mark.parametrize(
+    ("file", "events", "cases", "variants", "when", "open_then"),
+    [
+        ("bpic2013_incidents.xes.gz", 65_533, 7_554, 1_511, dt.datetime(2012, 5, 1, tzinfo=UTC), 2_362),
+        ("bpic2013_closed.xes.gz", 6_660, 1_487, 183, dt.datetime(2012, 1, 1, tzinfo=UTC), 825),
+    ],
+)
+def test_the_cases_of_an_it_department(
+    real_data: Path, file: str, events: int, cases: int, variants: int, when: dt.datetime, open_then: int
+) -> None:
+    frame = xes(real_data / "bpic2013" / file)
+    with el.scratch() as lab:
+        rows = el.rows(CaseMoved, frame, stream="service_case-{case}", occurred_at="at")
+        assert lab.ingest(rows, source=file, recorded_at="occurred_at").events == events
+        found = numbers(lab, "service_case", "activity")
+        assert (found[0], found[1], len(found[3])) == (events, cases, variants)
+        # A case is open from its first step to its last: in hindsight, by the intervals of its steps.
+        lives = lab.intervals(ServiceCase, fields=["steps"])
+        spans = lives.group_by("_id").agg(pl.col("_from").min().alias("first"), pl.col("_from").max().alias("last"))
+        assert spans.filter(pl.col("first") <= when, pl.col("last") > when).height == open_then
+        # What was known then is the same from the moment, from the intervals and from the events before it.
+        known = lab.at(when).table(ServiceCase).select("_id", "steps", "activity")
+        before = frame.filter(pl.col("at") <= when).group_by("case").len().sort("case")
+        assert dict(known.select("_id", "steps").iter_rows()) == dict(before.iter_rows())
+        (day,) = lab.series(ServiceCase, "1d", start=when, end=when).partition_by("_at")
+        assert day.select("_id", "steps", "activity").equals(known)
 
 
 # -- the files of two repositories -----------------------------------------------------------------------------------------
