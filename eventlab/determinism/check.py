@@ -18,6 +18,7 @@ from eventlab.determinism.worker import Job, Outcome, import_model
 from eventlab.determinism.workers import PATIENCE, Done, Stopped, Workers
 from eventlab.errors import ModelError, StoreError
 from eventlab.model.models import Model
+from eventlab.store.words import many
 
 CHECKPOINT_EVERY: Final = 1_024
 #: Of a log with no more events than this every state is looked at where folds part.
@@ -98,7 +99,8 @@ class Checked:
         unseen = f"; never seen: {', '.join(self.never_seen)}" if self.never_seen else ""
         ways = f", and {len(self.ways)} other ways to fold" if self.ways else ""
         sample = f" (one stream in {self.sample:,})" if self.sample > 1 else ""
-        return f"{self.model}: no divergence in {self.events:,} events{sample} × {len(self.variants)} variants{ways}{unseen}"
+        times = f"{self.events:,} events{sample} × {many(len(self.variants), 'variant')}"
+        return f"{self.model}: no divergence in {times}{ways}{unseen}"
 
     def __str__(self) -> str:
         again = [] if self.divergence is None or self.stopped is not None else [f"See it again: {self.divergence.command}"]

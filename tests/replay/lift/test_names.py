@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from replay.lift.hostile import agree, logs, written
 
@@ -104,6 +104,7 @@ class Keyed:
 
 @pytest.mark.parametrize("model", [Plain, Running, Keyed])
 @given(data=st.data())
+@settings(max_examples=25)
 def test_fields_may_be_named_as_what_the_compiler_names(model: type[Any], data: st.DataObject) -> None:
     facts, of = data.draw(logs(model)), model_of(model)
     with written(facts, "memory", None) as lab:
