@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from eventlab.determinism.sensor import Touch
 from eventlab.determinism.variants import BASELINE, QUICK, STANDARD, VARIANTS, Effort, Variant
-from eventlab.determinism.ways import Parted
+from eventlab.determinism.ways import Parted, Tried
 from eventlab.determinism.worker import Job, Outcome, import_model
 from eventlab.determinism.workers import PATIENCE, Done, Stopped, Workers
 from eventlab.errors import ModelError, StoreError
@@ -78,7 +78,11 @@ class Checked:
     divergence: Divergence | None
     seconds: float
     ways: tuple[str, ...] = ()
+    #: Ways that were not tried, and why.
+    skipped: tuple[str, ...] = ()
     parted: Parted | None = None
+    #: Shows again in fresh processes what was found.
+    command: str = ""
     stopped: Stopped | None = None
     touches: tuple[Touch, ...] = ()
 
@@ -103,7 +107,7 @@ class Checked:
         return f"{self.model}: no divergence in {times}{ways}{unseen}"
 
     def __str__(self) -> str:
-        again = [] if self.divergence is None or self.stopped is not None else [f"See it again: {self.divergence.command}"]
+        again = [f"See it again: {self.command}"] if self.command else []
         return "\n".join([self.verdict, *again, *(f"  {self.model} {touch}" for touch in self.touches)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,7 +191,7 @@ class _Check:
                     model, reference, of, (found[BASELINE].outcomes[reference], found[of].outcomes[reference]), both
                 )
             stop = stopped[reference] or self._raised(model, reference, found, divergence)
-            reports.append(self._report(model, reference, found, stop, divergence, ways.get(reference), started))
+            reports.append(self._report(model, reference, found, stop, divergence, ways.get(reference, Tried()), started))
         return reports
 
     def _done(self, job: Job, variant: Variant) -> Done:
@@ -196,34 +200,34 @@ class _Check:
             self.advance(1)
         return done
 
-    def _ways(self, references: Sequence[str]) -> dict[str, tuple[tuple[str, ...], Parted | None]]:
+    def _ways(self, references: Sequence[str]) -> dict[str, Tried]:
         """The other ways to fold of each model, shared by the processes."""
         if not self.effort.bases or not references:
             return {}
         job = replace(self.job, models=tuple(references), sample=1, chain=0, bases=self.effort.bases, parts=PROCESSES)
         jobs = [replace(job, part=part) for part in range(PROCESSES)]
-        found: dict[str, tuple[tuple[str, ...], Parted | None]] = {}
+        found: dict[str, Tried] = {}
         for done in self.pool.map(lambda job: self._done(job, BASELINE), jobs):
             for stopped in done.stopped.values():
                 raise StoreError(f"another way to fold came to no end: {stopped}", hint="level='quick' goes without them")
             for reference, outcome in done.outcomes.items():
-                ways, parted = found.get(reference, ((), None))
-                found[reference] = (*ways, *outcome.ways), parted or outcome.parted
+                found[reference] = found.get(reference, Tried()).with_more(outcome.tried)
         return found
 
     def _report(
         self, model: Model, reference: str, found: dict[Variant, Done], stopped: Stopped | None,
-        divergence: Divergence | None, ways: tuple[tuple[str, ...], Parted | None] | None, started: float,
+        divergence: Divergence | None, tried: Tried, started: float,
     ) -> Checked:  # fmt: skip
         base = found[BASELINE].outcomes.get(reference, Outcome())
         touches = [*base.touches, *(done.forked[reference] for done in found.values() if reference in done.forked)]
         handled = {kind.name for kind in model.handled or ()}
         names = tuple(v.name for v in self.effort.variants)
-        tried, parted = ways or ((), None)
+        at = next((of.position for of in (stopped, divergence, tried.parted) if of is not None), None)
+        command = "" if at is None else self._again(reference, at or self.job.until)
         return Checked(
             model.name, reference, self.effort.level, base.events, self.job.until, self.job.sample, names, base.types,
-            base.versions, tuple(sorted(handled - set(base.types))), divergence, time.perf_counter() - started, tried, parted,
-            stopped, tuple({touch.what: touch for touch in touches}.values()),
+            base.versions, tuple(sorted(handled - set(base.types))), divergence, time.perf_counter() - started, tried.ways,
+            tried.skipped, tried.parted, command, stopped, tuple({touch.what: touch for touch in touches}.values()),
         )  # fmt: skip
 
     # -- where they part
@@ -250,23 +254,22 @@ class _Check:
             both = found[0][reference], found[1][reference]
         left, right = both
         names = (BASELINE.name, variant.name)
-        job = self.job
-
-        def again(position: int) -> str:
-            of = f"--models {reference} --sample {job.sample} --until {position} --level {self.effort.level}"
-            return f"eventlab check --store {job.store} {of}"
-
         for state, others in zip(left.states, right.states, strict=False):
             if state[3] != others[3]:
                 at = next((i for i, (a, b) in enumerate(zip(state[4], others[4], strict=True)) if a != b), 0)
                 field = model.fields[at][0]
                 alone = self._alone(reference, variant, state)
-                return Divergence(model.name, *state[:3], field, state[4][at], others[4][at], names, again(state[0]), alone)
+                again = self._again(reference, state[0])
+                return Divergence(model.name, *state[:3], field, state[4][at], others[4][at], names, again, alone)
         # Every state they share is the same: one of them raised, and went no further.
         position = min((p for p in (left.error_position, right.error_position) if p is not None), default=high)
         key, event = next((state[1:3] for state in (*left.states, *right.states) if state[0] == position), ("", "an event"))
         before, after = (outcome.error or "no error" for outcome in (left, right))
-        return Divergence(model.name, position, key, event, "evolve", before, after, names, again(position))
+        return Divergence(model.name, position, key, event, "evolve", before, after, names, self._again(reference, position))
+
+    def _again(self, reference: str, position: int) -> str:
+        of = f"--models {reference} --sample {self.job.sample} --until {position} --level {self.effort.level}"
+        return f"eventlab check --store {self.job.store} {of}"
 
     def _alone(self, reference: str, variant: Variant, state: tuple[int, str, str, str, list[str]]) -> tuple[str, ...]:
         """Which conditions of a variant part the fold at this state, each of them alone."""

@@ -2,7 +2,8 @@
 
 A state is encoded as deterministic CBOR (RFC 8949, section 4.2) of its stored form, so that 1, 1.0, Decimal(1), -0.0 and
 b"1" stay apart while Decimal("0") and Decimal("0.00") are one. A table's fingerprint does not depend on the order of its
-rows and sees duplicates: the 128-bit digests of the rows are added up, with their number.
+rows and sees duplicates: the 128-bit digests of the rows are added up, with their number. `FORM` counts the changes of all
+this: fingerprints of two forms are not compared.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from eventlab.replay.tables import columns_of
 from eventlab.store.base import Tenant
 from eventlab.store.columns import codec
 
+FORM: Final = 1
 _MODULUS: Final = 1 << 128
 
 

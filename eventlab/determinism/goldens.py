@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eventlab.determinism.fingerprints import table_fingerprint
+from eventlab.determinism.fingerprints import FORM, table_fingerprint
 from eventlab.errors import InvalidValue
 from eventlab.model.models import Model
 from eventlab.replay.lift import fold_table
@@ -34,8 +34,6 @@ from eventlab.store.columns import ENVELOPE_NAMES
 from eventlab.store.words import many
 from eventlab.temporal.diff import diff_tables
 
-#: How goldens are written; one of another form is not compared.
-FORM: Final = 1
 #: A longer table is kept by its fingerprint only.
 TABLE_ROWS: Final = 100_000
 #: What an answer may depend on beside the code and the events.

@@ -58,26 +58,41 @@ class Parted:
         return f"{self.way} {differ}, at position {self.position:,}"
 
 
-def every_way(
-    model: Model, cut: Cut, tenant: Tenant, until: int, bases: int, part: int = 0, parts: int = 1
-) -> tuple[tuple[str, ...], Parted | None]:
-    """Which ways were tried, and the first that parted; `bases` is from how many positions a fold goes on.
+@dataclass(frozen=True)
+class Tried:
+    """Which ways were tried, which were not and why, and the first that parted."""
+
+    ways: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    parted: Parted | None = None
+
+    def with_more(self, other: Tried) -> Tried:
+        """Both together."""
+        return Tried((*self.ways, *other.ways), (*self.skipped, *other.skipped), self.parted or other.parted)
+
+
+def every_way(model: Model, cut: Cut, tenant: Tenant, until: int, bases: int, part: int = 0, parts: int = 1) -> Tried:
+    """Try them; `bases` is from how many positions a fold goes on.
 
     Of `parts` processes that share the work, the `part`-th tries every so many.
     """
-    tried: list[str] = []
+    tried = Tried()
     rows: pa.Table | None = None
     for name, way in _ways(model, cut, tenant, until, bases)[part::parts]:
+        if isinstance(way, str):
+            tried = tried.with_more(Tried(skipped=(f"{name}: {way}",)))
+            continue
         try:
             found = way(until)
-        except NotLiftable:
+        except NotLiftable as why:
+            tried = tried.with_more(Tried(skipped=(f"{name}: {why.message}",)))
             continue
-        tried.append(name)
+        tried = tried.with_more(Tried((name,)))
         if rows is None:
             rows = _rows(model, cut, tenant, until)
         if found is not None and (parted := _differs(model, tenant, rows, found, name)) is not None:
-            return tuple(tried), _earliest(model, cut, tenant, until, way, parted)
-    return tuple(tried), None
+            return tried.with_more(Tried(parted=_earliest(model, cut, tenant, until, way, parted)))
+    return tried
 
 
 def _rows(model: Model, cut: Cut, tenant: Tenant, until: int) -> pa.Table:
@@ -87,31 +102,38 @@ def _rows(model: Model, cut: Cut, tenant: Tenant, until: int) -> pa.Table:
 Way = Callable[[int], pa.Table | None]
 
 
-def _ways(model: Model, cut: Cut, tenant: Tenant, until: int, bases: int) -> list[tuple[str, Way]]:
-    """The slow and the quick ones in turn, so that two processes have as much to do each."""
+def _ways(model: Model, cut: Cut, tenant: Tenant, until: int, bases: int) -> list[tuple[str, Way | str]]:
+    """The slow and the quick ones in turn, so that two processes have as much to do each; or why one is not there."""
     plan = plan_of(model, cut)
-    ways: list[tuple[str, Way]] = [
+    ways: list[tuple[str, Way | str]] = [
         ("states stored and read again between events", lambda end: _stored_between(model, cut, tenant, end)),
     ]
     if plan.loop is not None:
         ways.append(("the loop", lambda end: fold_table(model, cut, tenant, end, engine="loop")))
+    elif plan.refusal is not None:
+        ways.append(("the loop", f"its code is not understood ({plan.refusal.why})"))
     for number in range(1, bases + 1):
         at = until * number // (bases + 1)
         if 0 < at < until:
             ways.append((f"a base at {at:,} and the events since", partial(_onward, model, cut, tenant, at)))
     ways.append(("the last of every version", lambda end: _last_versions(model, cut, tenant, end)))
-    if plan.refusal is None and not plan.not_lifted:
+    if plan.refusal is not None:
+        ways.append(("the lifted query", f"its code is not understood ({plan.refusal.why})"))
+    elif plan.not_lifted:
+        ways.append(("the lifted query", f"of its fields these do not lift: {', '.join(plan.not_lifted)}"))
+    else:
         ways.append(("the lifted query", partial(_lifted, model, cut, tenant)))
         counted = {f"the lifted query in {many(count, 'thread')}": count for count in THREADS}
         ways += [(name, partial(_in_threads, model, cut, tenant, count)) for name, count in counted.items()]
         ways.append(("the lifted query over files in another order", partial(_lifted, model, cast(Cut, Shuffled(cut)), tenant)))
-    if until <= IN_MEMORY:
-        ways.append(("the events from memory, in no files", partial(_from_memory, model, cut, tenant)))
+    from_memory = partial(_from_memory, model, cut, tenant) if until <= IN_MEMORY else f"more than {IN_MEMORY:,} events"
+    ways.append(("the events from memory, in no files", from_memory))
     if model.category is not None and tenant is not ALL:
         ways.append((ONE_BY_ONE, lambda end: _one_by_one(model, cut, str(tenant), end)))
         ways.append((SNAPSHOT, lambda end: _from_snapshots(model, cut, str(tenant), end)))
-    if model.any_order and until <= SHUFFLED:
-        ways.append((ANY_ORDER, lambda end: _shuffled(model, cut, tenant, end)))
+    if model.any_order:
+        shuffled = partial(_shuffled, model, cut, tenant) if until <= SHUFFLED else f"more than {SHUFFLED:,} events"
+        ways.append((ANY_ORDER, shuffled))
     return ways
 
 

@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 
 from eventlab.determinism.fingerprints import Chain, digest, state_values, table_fingerprint
 from eventlab.determinism.sensor import Sensor, Touch
-from eventlab.determinism.ways import Parted, every_way
+from eventlab.determinism.ways import Parted, Tried, every_way
 from eventlab.errors import EventlabError, ModelError
 from eventlab.model.models import Model, model_of
 from eventlab.replay.lift import fold_table, fold_versions
@@ -90,8 +90,7 @@ class Outcome:
     states: list[tuple[int, str, str, str, list[str]]] = field(default_factory=list)
     error: str | None = None
     error_position: int | None = None
-    ways: list[str] = field(default_factory=list)
-    parted: Parted | None = None
+    tried: Tried = field(default_factory=Tried)
     touches: list[Touch] = field(default_factory=list)
 
     @classmethod
@@ -99,7 +98,9 @@ class Outcome:
         """An outcome from its JSON."""
         raw["checkpoints"] = [(position, digest) for position, digest in raw["checkpoints"]]
         raw["states"] = [tuple(state) for state in raw["states"]]
-        raw["parted"] = None if raw["parted"] is None else Parted(**raw["parted"])
+        tried = raw["tried"]
+        parted = None if tried["parted"] is None else Parted(**tried["parted"])
+        raw["tried"] = Tried(tuple(tried["ways"]), tuple(tried["skipped"]), parted)
         raw["touches"] = [Touch(**touch) for touch in raw["touches"]]
         return cls(**raw)
 
@@ -194,8 +195,7 @@ def run(job: Job, out: TextIO, board: Board, said: Said) -> None:
 def _outcome(model: Model, job: Job, cut: Cut, board: Board, said: Said) -> Outcome:
     tenant: Tenant = ALL if job.tenant is None else job.tenant
     if job.bases:
-        ways, parted = every_way(model, cut, tenant, job.until, job.bases, job.part, job.parts)
-        return Outcome(ways=list(ways), parted=parted)
+        return Outcome(tried=every_way(model, cut, tenant, job.until, job.bases, job.part, job.parts))
     if job.kept:
         return _kept(model, job, cut, tenant)
     said.text, board.position = "", 0

@@ -122,6 +122,8 @@ def checked_html(report: Checked) -> str:
     ]
     if report.ways:
         rows.append(("other ways to fold", "; ".join(report.ways)))
+    if report.skipped:
+        rows.append(("not tried", "; ".join(report.skipped)))
     if report.stopped is not None:
         rows.append(("came to no end", str(report.stopped)))
     if report.parted is not None:
@@ -136,8 +138,9 @@ def checked_html(report: Checked) -> str:
             (found.variants[0], found.before),
             (found.variants[1], found.after),
             *([("what parts them", ", ".join(found.alone))] if found.alone else []),
-            ("see it again", found.command),
         ]
+    if report.command:
+        rows.append(("see it again", report.command))
     verdict = "no divergence" if report.ok else "STOPS" if report.stopped is not None else "DIVERGES"
     return table(f"{report.model}: {verdict}", ("", ""), rows)
 

@@ -69,6 +69,7 @@ def test_a_sound_fold_shows_no_divergence_and_the_report_says_what_was_exercised
         assert {"states stored and read again between events", "the last of every version"} < set(report.ways)
         assert report.versions == {name: [1] for name in report.types}
         assert report.touches == ()
+        assert report.command == ""
     assert reports["Sound"].never_seen == ("NeverHappened",)
 
 
@@ -253,6 +254,8 @@ def test_what_a_state_hides_from_its_stored_form_parts_the_other_ways(lab: el.La
     assert report.divergence is None
     assert report.parted is not None
     assert not report.ok
+    assert f"See it again: {report.command}" in str(report)
+    assert [why.partition(":")[0] for why in report.skipped] == ["the loop", "the lifted query"]
     assert (report.parted.way, report.parted.field) == ("states stored and read again between events", "hours")
     first = report.parted.position
     assert lab.check(planted.KeepsAZone, until=first - 1)[0].parted is None
