@@ -222,7 +222,7 @@ class Reader:
         of = self._model(model)
         spans.check_fields(of, [field])
         cut, until = self._at()
-        found = self._versions_of(of, id).sort("_position")
+        found = self._versions_of(of, id, [field]).sort("_position")
         changed = spans.history(found, field)
         told = self._told(of, id, cut, until, changed["position"].to_list())
         return changed.join(told, on="position", how="left", maintain_order="left")
@@ -234,8 +234,9 @@ class Reader:
         States that are equal in `fields`, all of them when left out, are one interval. Of one key, or of all.
         """
         of = self._model(model)
-        found = self.versions(model) if id is None else self._versions_of(of, id)
-        return spans.intervals(of, found, self._tenant, spans.check_fields(of, fields))
+        listed = spans.check_fields(of, fields)
+        found = self._all_versions(of, listed) if id is None else self._versions_of(of, id, listed)
+        return spans.intervals(of, found, self._tenant, listed)
 
     def between(
         self, model: type[Any], start: str | dt.datetime, end: str | dt.datetime, id: Any = None, *,
@@ -285,7 +286,7 @@ class Reader:
         """The life of one key as a person reads it: when, who, which event, and what it changed in the state."""
         of = self._model(model)
         cut, until = self._at()
-        found = self._versions_of(of, id).sort("_position")
+        found = self._versions_of(of, id, spans.check_fields(of, None)).sort("_position")
         states = found.select([name for name, _ in of.fields]).to_dicts()
         before = [spans.initial_row(of), *states][: len(states)]
         changes = [spans.shown_changes(of, old, new) for old, new in zip(before, states, strict=True)]
@@ -410,11 +411,16 @@ class Reader:
 
     # -- inside
 
-    def _versions_of(self, of: Model, id: Any) -> pl.DataFrame:
-        """The versions of one key."""
+    def _all_versions(self, of: Model, fields: Sequence[str]) -> pl.DataFrame:
+        """The versions of every key, with these fields."""
+        cut, until = self._at()
+        return versions(of, cut, self._tenant, until, engine="auto", fields=fields)
+
+    def _versions_of(self, of: Model, id: Any, fields: Sequence[str]) -> pl.DataFrame:
+        """The versions of one key, with these fields at least."""
         if of.category is not None and isinstance(id, str):
             return self.versions(of.cls, id)
-        return spans.picked(of, self.versions(of.cls), id, self._tenant)
+        return spans.picked(of, self._all_versions(of, fields), id, self._tenant)
 
     def _told(self, of: Model, id: Any, cut: Cut, until: int, positions: Sequence[int]) -> pl.DataFrame:
         """Who and what was behind the events at some positions, of one key."""

@@ -17,9 +17,13 @@ from eventlab.replay.tables import columns_of, frame_of, table_of
 from eventlab.store.base import Batch, Cut, Tenant
 
 
-def versions(model: Model, cut: Cut, tenant: Tenant, until: int, *, engine: str) -> pl.DataFrame:
+def versions(
+    model: Model, cut: Cut, tenant: Tenant, until: int, *, engine: str, fields: Sequence[str] | None = None
+) -> pl.DataFrame:
     """The state after every event of every key: the table's columns, `_recorded_at`, `_type`; by key and position."""
-    return _told(model, fold_versions(model, cut, tenant, until, engine=engine), cut, tenant, until)
+    return _told(
+        model, fold_versions(model, cut, tenant, until, engine=engine, fields=fields, told=True), cut, tenant, until
+    )
 
 
 def versions_of(model: Model, id: str, cut: Cut, tenant: str, until: int, *, engine: str) -> pl.DataFrame:
@@ -67,7 +71,9 @@ def _stream_table(model: Model, id: str, batches: Sequence[Batch], tenant: str) 
 
 def _told(model: Model, table: pa.Table, cut: Cut, tenant: Tenant, until: int) -> pl.DataFrame:
     """The versions as a frame, each with the time and the type of its event."""
-    frame = frame_of(table, columns_of(model, tenant))
+    frame = frame_of(table, [(name, kind) for name, kind in columns_of(model, tenant) if name in table.column_names])
+    if "_recorded_at" in frame.columns:
+        return frame
     return frame.join(envelope_of(model, cut, tenant, until), on="_position", how="left", maintain_order="left")
 
 

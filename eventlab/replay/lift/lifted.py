@@ -183,8 +183,11 @@ class Lifting:
         sql = f"WITH {', '.join(ctes)}\nSELECT\n  {listed}\nFROM {source}\nGROUP BY {', '.join(keys)}{self._ordered(keys)}"
         return Query(sql, tuple(keys), bool(caught), bool(strata))
 
-    def every(self) -> Query:
-        """The state after each event, from the same windows, in the order of key and position."""
+    def every(self, only: Collection[str] | None = None, *, told: bool = False) -> Query:
+        """The state after each event, from the same windows, in the order of key and position.
+
+        With `only`, of these fields; `told` adds when each event was recorded, and its type.
+        """
         skip = consumed(self.fields)
         keys, key_sql, where = self.keys()
         keyed = "".join(f", {sql} AS {k}" for k, sql in zip(keys, key_sql, strict=True) if sql)
@@ -199,6 +202,8 @@ class Lifting:
         columns = []
         for leaf in leaves:
             state, post = self.analysis.leaves[leaf.path], self.posts[leaf.path]
+            if only is not None and state.field not in only:
+                continue
             reach = self.reach[leaf.path]
             if state.type.whole and not (INT64[0] <= reach[0] and reach[1] <= INT64[1]):
                 post = f"({post})::DECIMAL(38, 0)"
@@ -208,6 +213,8 @@ class Lifting:
             f"{'version' if self.model.category is not None else number}::BIGINT AS _version",
             "position::BIGINT AS _position",
         ]
+        if told:
+            columns += ["m_recorded_at AS _recorded_at", "type AS _type"]
         caught = [f"(type = {quoted(e)} AND ({' OR '.join(g)}))" for e, g in self.guards.items() if g]
         columns.append(f"coalesce({' OR '.join(caught) or 'false'}, false) AS _bad")
         columns.append("coalesce(NOT _first AND position <= _before, false) AS _disorder")
@@ -694,7 +701,11 @@ def table_of_query(
             arrays[field] = _field(kind, field, types, found)
     arrays["_version"] = found.column("_version").combine_chunks()
     arrays["_position"] = found.column("_position").combine_chunks()
-    return dressed(model, arrays, tenant, is_sorted=True)
+    table = dressed(model, arrays, tenant, is_sorted=True)
+    if "_recorded_at" in found.column_names:
+        when = found.column("_recorded_at").combine_chunks().cast(pa.int64()).view(pa.timestamp("us", "UTC"))
+        table = table.append_column("_recorded_at", when).append_column("_type", found.column("_type").combine_chunks())
+    return table
 
 
 def _field(kind: FieldType, path: str, types: Mapping[str, Type], found: pa.Table) -> pa.Array:

@@ -84,8 +84,25 @@ def fold_table(
     return whole.rows()
 
 
-def fold_versions(model: Model, cut: Cut, tenant: Tenant, until: int, *, engine: str = "auto") -> pa.Table:
-    """The state after every event: the columns of the model's table, a row for each event of a key, by key and position."""
+def fold_versions(
+    model: Model, cut: Cut, tenant: Tenant, until: int, *, engine: str = "auto", fields: Collection[str] | None = None,
+    told: bool = False,
+) -> pa.Table:  # fmt: skip
+    """The state after every event: the columns of the model's table, a row for each event of a key, by key and position.
+
+    With `fields`, of these only: what fails in another one fails all the same. With `told`, and where that costs nothing more,
+    there are also `_recorded_at` and `_type` of the event.
+    """
+    table = _versions(model, cut, tenant, until, engine, fields, told=told)
+    if fields is None:
+        return table
+    unwanted = {name for name, _ in model.fields} - set(fields)
+    return table.select([name for name in table.column_names if name not in unwanted])
+
+
+def _versions(
+    model: Model, cut: Cut, tenant: Tenant, until: int, engine: str, fields: Collection[str] | None, *, told: bool
+) -> pa.Table:
     until = min(until, cut.head)
     plan = _plan(model, cut) if engine != "rows" else None
     if plan is None:
@@ -94,7 +111,7 @@ def fold_versions(model: Model, cut: Cut, tenant: Tenant, until: int, *, engine:
         _refuse_not_liftable(plan)
     try:
         if engine == "lifted" or (engine == "auto" and (until >= _SMALL or plan.every is None)):
-            found = _lifted_versions(plan, cut, tenant, until)
+            found = _lifted_versions(plan, cut, tenant, until, fields, told=told)
             if found is not None:
                 return found
             if engine == "lifted" and plan.last_why is not None:
@@ -163,7 +180,7 @@ def _with_row_versions(model: Model, table: pa.Table, cut: Cut, tenant: Tenant, 
             rest = _row_versions(model, batches_of(model, cut, tenant, until=until), tenant, only)
         except Exception as why:
             raise Abandoned(str(why)) from why
-        table = pa.concat_tables([table, rest])
+        table = pa.concat_tables([table, rest.select(table.column_names)])
     return _by_key_and_position(model, table, tenant)
 
 
@@ -171,16 +188,21 @@ class _Disordered(Exception):
     """The rows of a key did not come in the order of their positions: windows over them say nothing."""
 
 
-def _lifted_versions(plan: Plan, cut: Cut, tenant: Tenant, until: int) -> pa.Table | None:
+def _lifted_versions(
+    plan: Plan, cut: Cut, tenant: Tenant, until: int, fields: Collection[str] | None, *, told: bool
+) -> pa.Table | None:
     """Every version by streaming windows; None where they do not give it."""
-    found = _asked(plan, cut, tenant, until, every=True)
+    found = _asked(plan, cut, tenant, until, every=True, only=fields, told=told)
     if found is None:
         return None
     tables, bad = found
     if not tables:
         return table_of(plan.model, {}, tenant)
     table = versions_together(plan.model, tables, tenant) if plan.model.category is not None else tables[0]
-    return _with_row_versions(plan.model, table, cut, tenant, until, bad) if bad else table
+    if not bad:
+        return table
+    table = table.select([name for name in table.column_names if name not in ("_recorded_at", "_type")])
+    return _with_row_versions(plan.model, table, cut, tenant, until, bad)
 
 
 def _asked(
@@ -192,22 +214,27 @@ def _asked(
     every: bool,
     half: Halves | None = None,
     finished: Finished | None = None,
+    only: Collection[str] | None = None,
+    told: bool = False,
 ) -> tuple[list[pa.Table], set[Any]] | None:
     """The rows that the query gives, in one or more tables, and the keys that guards caught; None where it does not lift here.
 
-    With `half`, of its fields only, and only if that and a loop over the rest cost less than a loop over everything.
+    With `half`, of its fields only, and only if that and a loop over the rest cost less than a loop over everything. Of every
+    version, `only` some fields, and with `told` when and by what.
     """
     if plan.refusal is not None or (plan.not_lifted and half is None) or not _decimals_are_usual():
         return None
     model, plan.last_why = plan.model, None
     analysis, fields = (plan.analysis, plan.fields) if half is None else (half.query, half.fields)
     but = frozenset[str]() if half is None else half.of_loop
+    if only is not None:
+        but |= {name for name, _ in model.fields} - set(only)
     bad: set[Any] = set()
     connection = connect()
 
     def write(scan: Scan, part: bool) -> Query:
         lifting = Lifting(model, analysis, fields, scan, tenant, part)
-        return lifting.every() if every else lifting.query()
+        return lifting.every(only, told=told) if every else lifting.query()
 
     def take(found: pa.Table, query: Query, part: Part | None) -> pa.Table:
         if query.ordered and pc.any(found.column("_disorder")).as_py():
@@ -226,7 +253,8 @@ def _asked(
         return table
 
     try:
-        scan = scan_of(model, plan.kinds, analysis.events, cut, tenant, until, connection)
+        more = ("recorded_at",) if told else ()
+        scan = scan_of(model, plan.kinds, analysis.events, cut, tenant, until, connection, more)
         if not scan.sql:
             return [], bad
         if half is not None and not _pays(half, plan, connection, scan):

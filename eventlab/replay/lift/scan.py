@@ -133,9 +133,9 @@ def _no(column: str) -> str:
 
 def scan_of(
     model: Model, kinds: Mapping[str, EventType], events: Mapping[str, EventIR], cut: Cut, tenant: Tenant, until: int,
-    connection: duckdb.DuckDBPyConnection,
+    connection: duckdb.DuckDBPyConnection, more_metas: Sequence[str] = (),
 ) -> Scan:  # fmt: skip
-    """The scan of a model's events at or before `until`."""
+    """The scan of a model's events at or before `until`; `more_metas` are columns beside those that the model reads."""
     groups = [g for g in cut.sources(tenant) if model.category is None or g.category == model.category]
     groups = [begun for g in groups if (begun := _begun(g, until)) is not None]
     handled = set(kinds)
@@ -150,7 +150,7 @@ def scan_of(
         raise NotHere(str(why)) from None
     events = {n: event for n, event in events.items() if any(of == n for of, _ in sources)}
     wanted = _aliases(events, sources)
-    metas = sorted({meta for event in events.values() for meta in event.metas})
+    metas = sorted({meta for event in events.values() for meta in event.metas} | set(more_metas))
     texts = {
         event_name: Text(
             {("event", leaf): wanted[event_name, leaf] for leaf in event.leaves} | {("meta", m): f"m_{m}" for m in metas},

@@ -47,3 +47,25 @@ def test_the_engines_agree_on_the_state_after_every_event(model: type[Any], data
             ends = answer(model_of(model), cut, "default", cut.head, "rows")
             last = {row["_id"]: row for row in shown(found)}
             assert [last[key] for key in sorted(last)] == shown(ends)
+        few_fields_and_their_events(model, cut, data)
+
+
+def few_fields_and_their_events(model: type[Any], cut: Any, data: st.DataObject) -> None:
+    """Some fields alone are those columns of all, or the same error; when and by what are the event's own."""
+    of = model_of(model)
+    some = data.draw(st.sets(st.sampled_from([name for name, _ in of.fields])), label="fields")
+    events = {event.position: event for batch in cut.batches(tenant="default") for event in batch.recorded(lambda _: None)}
+    for engine in ("rows", "loop", "auto", "lifted"):
+        found = answer(of, cut, "default", cut.head, engine, fold_versions, fields=some, told=True)
+        if isinstance(found, tuple) and found[0] == "NotLiftable":
+            continue
+        whole = answer(of, cut, "default", cut.head, "rows", fold_versions)
+        if isinstance(whole, tuple):
+            assert found == whole
+            continue
+        beside = [name for name in ("_recorded_at", "_type") if name in found.column_names]
+        unwanted = {name for name, _ in of.fields} - some
+        assert shown(found.drop_columns(beside)) == shown(whole.drop_columns([n for n in whole.column_names if n in unwanted]))
+        for row in shown(found) if beside else ():
+            event = events[row["_position"]]
+            assert (row["_recorded_at"], row["_type"]) == (event.recorded_at, event.type)
