@@ -31,12 +31,13 @@ class Prover(Writer):
         """Fold models again in fresh processes under other conditions, and by every other way to fold, and compare.
 
         "quick" folds twice: under the baseline, and under another hash seed, time zone, locale, batch size and optimisation at
-        once; above a million events it takes a sample of the streams. "standard" folds under four such variants, and holds every
-        other way to fold against the row fold: the engines, in 1, 2 and 8 threads, files in another order, going on from
-        bases, the versions, states stored and read between events, streams one by one. "deep" does more of each. A sensor
-        sees what the first events touch: clock, chance, files.
+        once, and compares every eighth state and the tables; above a million events it takes a sample of the streams.
+        "standard" folds under four such variants, compares every state, and holds every other way to fold against the row fold:
+        the engines, in 1, 2 and 8 threads, files in another order, going on from bases, the versions, states stored and read
+        between events, streams one by one. "deep" does more of each. A sensor sees what the first events touch: clock, chance,
+        files.
 
-        Every state of one stream in `sample` is compared, up to `until`. A report says "no divergence in N events × V variants",
+        The events of one stream in `sample` are folded, up to `until`. A report says "no divergence in N events × V variants",
         or names the first event, the field, both values, the conditions that part them, and a command that shows it again. A fold
         that hangs longer than `patience` seconds at one event, takes more than `memory` bytes or ends its process is
         ended, and reported with the event. This is no sandbox: a fold runs with all your rights.

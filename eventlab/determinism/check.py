@@ -142,7 +142,7 @@ def check(
     references = tuple(importable(model) for model in models)
     if sample is None:
         sample = -(-until // QUICK_EVENTS) if effort is QUICK and until > QUICK_EVENTS else 1
-    job = Job(str(root), tenant, references, until, sample, chain=CHECKPOINT_EVERY, path=paths())
+    job = Job(str(root), tenant, references, until, sample, chain=CHECKPOINT_EVERY, stride=effort.stride, path=paths())
     with Workers(patience, memory) as workers, ThreadPoolExecutor(PROCESSES) as pool:
         try:
             return _Check(models, references, job, effort, workers, pool, isolate, advance).reports(started)
@@ -243,6 +243,10 @@ class _Check:
         both: tuple[Outcome, Outcome] | None,
     ) -> Divergence:  # fmt: skip
         """Look again at the events between the last checkpoint in which both agree and the next, state by state."""
+        if self.job.stride > 1 and both is None:
+            # Between the states that were compared there may be one that differs, and is the first.
+            whole = replace(self.job, models=(reference,), stride=1)
+            folded = tuple(self.workers.run(whole, of).outcomes[reference] for of in (BASELINE, variant))  # type: ignore[assignment]
         low, high = 0, self.job.until
         for mine, theirs in zip(folded[0].checkpoints, folded[1].checkpoints, strict=False):
             if mine != theirs:

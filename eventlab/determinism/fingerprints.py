@@ -46,12 +46,15 @@ class Chain:
     """A running digest of every state a fold went through, so that two folds can be told apart even where they meet again.
 
     `checkpoints` holds (position, digest) after every `every` events: two folds part between the last checkpoint in which
-    they agree and the next. The states between two checkpoints are encoded together, which takes half the time.
+    they agree and the next. The states between two checkpoints are encoded together, which takes half the time. With a
+    `stride` only one state in so many is looked at.
     """
 
-    def __init__(self, model: Model, every: int) -> None:
+    def __init__(self, model: Model, every: int, stride: int = 1) -> None:
         self.model = model
         self.every = every
+        self._stride = stride
+        self._events = 0
         self.checkpoints: list[tuple[int, str]] = []
         self._at = 0
         self._states: list[Any] = []
@@ -59,8 +62,11 @@ class Chain:
 
     def add(self, key: Any, event: Any, state: Any, position: int) -> None:
         """Take in the state after an event."""
-        self._states.append(state)
         self._at = position
+        self._events += 1
+        if self._events % self._stride:
+            return
+        self._states.append(state)
         if len(self._states) == self.every:
             self._take()
 

