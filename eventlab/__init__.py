@@ -4,7 +4,8 @@
 
 The way through the package is the way of the data: `model` (what an event, an aggregate, a projection is) → `commands`
 (load, decide, append) → `store` (the log) → `replay` (the fold) → `projections` and `temporal` (tables, moments) → `lab`.
-`integration` brings events in and out, `determinism` proves replay, `domains` are examples, `display` and `cli` the faces.
+`integration` brings events in and out, `determinism` proves replay, `storming` says what happens in a log, `domains` are
+examples, `display` and `cli` the faces.
 """
 
 from dataclasses import field
@@ -26,16 +27,17 @@ if TYPE_CHECKING:
     from eventlab.projections.consumers import consumer
     from eventlab.projections.handmade import frame_projection, sql_projection
     from eventlab.store.base import ALL
+    from eventlab.storming.process import Move, Process
     from eventlab.temporal.moment import Moment
     from eventlab.temporal.snapshots import SnapshotPolicy
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ALL", "AnyFloat", "Conflict", "EventlabError", "ExactDecimal", "Filter", "Lab", "Meta", "Moment", "Money", "Recorded",
-    "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag", "aggregate", "category", "command", "consumer",
-    "context", "downcast", "event", "events", "field", "findings", "frame_projection", "lint", "money", "new", "open",
-    "projection", "query", "rows", "scratch", "sql_projection", "stream", "tag", "upcast",
+    "ALL", "AnyFloat", "Conflict", "EventlabError", "ExactDecimal", "Filter", "Lab", "Meta", "Moment", "Money", "Move",
+    "Process", "Recorded", "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag", "aggregate", "category",
+    "command", "consumer", "context", "downcast", "event", "events", "field", "findings", "frame_projection",
+    "lint", "money", "new", "open", "projection", "query", "rows", "scratch", "sql_projection", "stream", "tag", "upcast",
 ]  # fmt: skip
 
 # What needs DuckDB, Polars and PyArrow is imported when it is first named, so that a module of events loads at once.
@@ -43,6 +45,8 @@ _LATE = {
     "ALL": "eventlab.store.base",
     "Lab": "eventlab.lab",
     "Moment": "eventlab.temporal.moment",
+    "Move": "eventlab.storming.process",
+    "Process": "eventlab.storming.process",
     "Rows": "eventlab.integration.ingest",
     "consumer": "eventlab.projections.consumers",
     "lint": "eventlab.determinism.lint",

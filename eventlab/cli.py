@@ -62,6 +62,8 @@ from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.gc import GRACE_SECONDS
 from eventlab.store.maintain import alone
 from eventlab.store.words import many, size_text
+from eventlab.storming.discovery import told
+from eventlab.storming.process import Process, limits, read_process
 from eventlab.temporal.reader import Reader
 
 DEFAULT_STORE: Final = "data/flights"
@@ -387,6 +389,38 @@ def _goldens(given: argparse.Namespace, console: Console) -> int:
         if given.accept:
             _say(console, f"{many(len(found), 'golden')} kept in {given.folder}")
     return 0 if given.accept or all(one.ok for one in found) else 1
+
+
+def _discover(given: argparse.Namespace, console: Console) -> int:
+    _load_models(given)
+    with _open(given) as lab, _working("look at what happens"):
+        found = lab.discover(category(*given.category) if given.category else EVERYTHING, step=given.step)
+    if given.save:
+        Path(given.save).write_text(Process.of(found).text(), encoding="utf-8")
+    if given.mermaid:
+        _say(console, found.mermaid(given.nodes).rstrip())
+    elif given.json:
+        _print_json(told(found))
+    else:
+        _say(console, repr(found))
+        for name in ("map", "variants"):
+            _show_frame(getattr(found, name), given, console)
+    return 0
+
+
+def _conform(given: argparse.Namespace, console: Console) -> int:
+    least, process = limits(given.fail_under or ()), read_process(Path(given.process))
+    with _open(given) as lab, _working("hold the log against the process"):
+        found = lab.conform(process, step=given.step)
+    if given.json:
+        about = {name: getattr(found, name) for name in ("category", "streams", "fitness", "coverage", "first", "last", "ok")}
+        _print_json(about | {"deviations": found.deviations.to_dicts()})
+    else:
+        _say(console, str(found))
+        if len(found.deviations):
+            _show_frame(found.deviations, given, console)
+    good = all(getattr(found, name) >= number for name, number in least.items()) if least else found.ok
+    return 0 if good else 1
 
 
 def _schema(given: argparse.Namespace, console: Console) -> int:
@@ -788,6 +822,33 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("folder", help="where they are kept: beside the store, or in the repository")
     one.add_argument("--accept", action="store_true", help="keep what they give now, after showing what is different")
     one.add_argument("--until", type=int, metavar="N", help="with --accept: as of this position (default: the head)")
+
+    one = add(
+        "discover",
+        _discover,
+        "What happens in a log: what follows on what, and the ways that streams took.",
+        "eventlab discover --category flight",
+    )
+    with_models(one)
+    one.add_argument("--category", action="append", metavar="NAME", help="only streams of this category (may be repeated)")
+    one.add_argument("--step", metavar="FIELD", help="the field whose value is the step (default: the event type)")
+    one.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many rows of each table (default: 20)")
+    one.add_argument("--mermaid", action="store_true", help="the process map as a Mermaid flowchart")
+    one.add_argument("--nodes", type=int, default=24, metavar="N", help="steps in the drawing, the most frequent (default: 24)")
+    one.add_argument("--save", metavar="FILE", help="write the process that is found, to be corrected and held to: conform")
+
+    one = add(
+        "conform",
+        _conform,
+        "Hold a log against a process: what happens that should not, and what never does.",
+        "eventlab conform order.toml --fail-under fitness=0.99",
+    )
+    one.add_argument("process", help="a TOML file, as discover --save writes it")
+    one.add_argument("--step", metavar="FIELD", help="the field whose value is the step (default: the event type)")
+    one.add_argument(
+        "--fail-under", action="append", metavar="NAME=SHARE", help="fitness=0.99, coverage=0.5 (default: any deviation fails)"
+    )
+    one.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many rows (default: 20)")
 
     one = add(
         "lint",

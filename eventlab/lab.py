@@ -18,7 +18,7 @@ from eventlab.integration import ingest as ingesting
 from eventlab.integration.copying import Copied, Transform, copy, refuse_all
 from eventlab.integration.export import Exported, export
 from eventlab.model.events import event_type
-from eventlab.model.filters import EVERYTHING, Filter
+from eventlab.model.filters import EVERYTHING, Filter, category
 from eventlab.model.ids import seeded
 from eventlab.model.meta import DEFAULT_TENANT, Context, context, current_context
 from eventlab.model.models import Model
@@ -33,6 +33,8 @@ from eventlab.store.compact import Compacted
 from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.maintain import LARGE_INGEST, POLICY, Policy, maintenance_of
 from eventlab.store.memory import MemoryStore
+from eventlab.storming.discovery import Discovery, discover
+from eventlab.storming.process import Conformance, Process, conform
 from eventlab.temporal.moment import Moment, Time, resolve
 from eventlab.temporal.reader import Basis, Progress, quiet
 from eventlab.temporal.snapshots import SnapshotPolicy
@@ -186,6 +188,25 @@ class Lab(Prover):
             )  # fmt: skip
         finally:
             bar.close()
+
+    # -- what happens here
+
+    def discover(self, filter: Filter = EVERYTHING, *, step: str | None = None) -> Discovery:
+        """What happens in this log, or in the events that a filter picks: what follows on what, variants, types, causes.
+
+        A stream is a case, an event type a step; with `step` the value of that field is the step. `.map`, `.variants`, `.types`,
+        `.fields`, `.causes`, `.rework` are frames; `.mermaid()` draws the map, `.positions(a, b)` are the events behind a number.
+        """
+        self._one_tenant("discover")
+        return discover(self.read(filter), self._store.cut().schemas, step)
+
+    def conform(self, process: Process, *, step: str | None = None) -> Conformance:
+        """Hold the streams of a category against what is meant to happen in them: `el.Process`, written or discovered.
+
+        `deviations` names each kind of difference with its events; `fitness` is the share of the streams that follow the process,
+        `coverage` the share of the process that happened.
+        """
+        return conform(self.discover(category(process.category), step=step), process)
 
     # -- keeping
 

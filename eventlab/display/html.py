@@ -24,6 +24,8 @@ from eventlab.projections.read_models import Rebuilt
 from eventlab.projections.runner import Runner
 from eventlab.replay.lift import Explanation
 from eventlab.store.read_models import ReadModelBase
+from eventlab.storming.discovery import Discovery
+from eventlab.storming.process import Conformance
 from eventlab.temporal.compare import Comparison
 from eventlab.temporal.events import Events
 from eventlab.temporal.moment import Moment
@@ -57,6 +59,8 @@ def register() -> None:
         Linted: found_html,
         Explanation: explanation_html,
         Comparison: comparison_html,
+        Discovery: discovery_html,
+        Conformance: conformance_html,
     }
     for kind, draw in drawings.items():
         formatter.for_type(kind, draw)
@@ -165,6 +169,27 @@ def held_html(held: Held) -> str:
     columns = held.frame.columns or ["about"]
     rows: list[Sequence[Any]] = list(held.frame.head(20).rows()) or [(held.about,)]
     return table(f"{held.model}: {held.verdict}; {held.about}", columns, [["" if v is None else v for v in row] for row in rows])
+
+
+def discovery_html(found: Discovery) -> str:
+    """What happens in a log: the moves of its process map, the most frequent first, and its variants."""
+    moves = [
+        (row["step"], row["then"], f"{row['count']:,}", f"{row['streams']:,}", str(row["median_wait"]))
+        for row in found.map.head(ROWS_SHOWN).to_dicts()
+    ]
+    few = found.variants.head(5).select("way", "streams", "share", "example").rows()
+    ways = [(way, f"{streams:,}", f"{share:.1%}", example) for way, streams, share, example in few]
+    heading = f"{repr(found)[10:-1]}"
+    first = table(f"{heading}; what follows on what", ("step", "then", "times", "streams", "median wait"), moves, right={2, 3})
+    return first + table("the most frequent ways", ("way", "streams", "share", "as"), ways, right={1, 2})
+
+
+def conformance_html(found: Conformance) -> str:
+    """A log held against a process."""
+    columns = found.deviations.columns
+    few = found.deviations.head(ROWS_SHOWN).rows()
+    rows = [["" if v is None else f"{v:,}" if isinstance(v, int) else v for v in row] for row in few]
+    return table(str(found), columns, rows, right={3, 4, 5, 6})
 
 
 def ingested_html(done: Ingested) -> str:
