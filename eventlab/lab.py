@@ -33,7 +33,7 @@ from eventlab.store.compact import Compacted
 from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.maintain import LARGE_INGEST, POLICY, Policy, maintenance_of
 from eventlab.store.memory import MemoryStore
-from eventlab.storming.discovery import Discovery, discover
+from eventlab.storming.discovery import Discovery, discover, walked
 from eventlab.storming.process import Conformance, Process, conform
 from eventlab.temporal.moment import Moment, Time, resolve
 from eventlab.temporal.reader import Basis, Progress, quiet
@@ -206,7 +206,8 @@ class Lab(Prover):
         `deviations` names each kind of difference with its events; `fitness` is the share of the streams that follow the process,
         `coverage` the share of the process that happened.
         """
-        return conform(self.discover(category(process.category), step=step), process)
+        self._one_tenant("conform")
+        return conform(walked(self.read(category(process.category)), step), process)
 
     # -- keeping
 

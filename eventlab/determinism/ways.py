@@ -35,6 +35,8 @@ THREADS: Final = (1, 2, 8)
 IN_MEMORY: Final = 200_000
 #: And if it has no more than these, it is shuffled, one by one, for models that claim not to mind.
 SHUFFLED: Final = 20_000
+#: States are stored at least after so many events.
+BETWEEN: Final = 10_000
 ONE_BY_ONE: Final = "streams one by one"
 SNAPSHOT: Final = "streams one by one, from a snapshot in the middle"
 ANY_ORDER: Final = "the events in another order"
@@ -185,13 +187,16 @@ def _last_versions(model: Model, cut: Cut, tenant: Tenant, end: int) -> pa.Table
 
 
 def _stored_between(model: Model, cut: Cut, tenant: Tenant, end: int) -> pa.Table:
-    """The row fold whose states go through their stored form after every batch of a few events."""
-    folding = RowFold(model, tenant)
+    """The row fold whose states go through their stored form, those that moved, after every batch of some events."""
+    moved: dict[Any, None] = {}
+    folding = RowFold(model, tenant, watch=lambda key, _event, _state, _position: moved.setdefault(key))
     for batch in batches_of(model, cut, tenant, until=end):
-        for part in batch.split(max(len(batch) // 3, 1)):
+        for part in batch.split(max(min(len(batch) // 3, BETWEEN), 1)):
             folding.feed(part)
-            for key, entry in folding.entries.items():
+            for key in moved:
+                entry = folding.entries[key]
                 entry[0] = state_of(model, stored_state(model, key, entry[0]))
+            moved.clear()
     return table_of(model, folding.entries, tenant)
 
 

@@ -102,6 +102,23 @@ class Discovery:
 
 def discover(events: Events, schemas: Mapping[tuple[str, int], Schema], step: str | None = None) -> Discovery:
     """What happens in these events; see `Discovery`."""
+    lazy, rows = events.lazy(), walked(events, step)
+    ways = _ways(rows)
+    variants = ways.group_by("way").agg(
+        pl.len().alias("streams"), (pl.len() / max(len(ways), 1)).alias("share"), pl.col("steps").first(),
+        pl.col("stream").min().alias("example"), pl.col("lasted").median().alias("median_time"),
+    )  # fmt: skip
+    variants = variants.sort(["streams", "way"], descending=[True, False]).with_row_index("variant")
+    numbers = ways.join(variants.select("way", pl.col("variant").cast(pl.Int64)), on="way").select("stream", "variant")
+    variants = variants.drop("variant").with_columns(pl.col("way").str.replace_all(_BETWEEN, ARROW, literal=True))
+    return Discovery(
+        len(rows), len(ways), step, *span_of(rows), _map(rows), variants, _types(rows), _fields(lazy, rows, schemas),
+        _causes(lazy, rows), ends_of(rows, first=True), ends_of(rows, first=False), _rework(rows), rows, numbers,
+    )  # fmt: skip
+
+
+def walked(events: Events, step: str | None) -> pl.DataFrame:
+    """The events by stream and version: `step`, the one `before` it in its stream, and the `wait` since."""
     lazy = events.lazy()
     names = lazy.collect_schema().names()
     if step is not None and step not in names:
@@ -112,26 +129,14 @@ def discover(events: Events, schemas: Mapping[tuple[str, int], Schema], step: st
     columns = ("_position", "_stream", "_category", "_version", "_type", "_occurred_at")
     rows = lazy.select(*(pl.col(name).alias(name[1:]) for name in columns), of).collect().sort(["stream", "version"])
     within = pl.col("stream") == pl.col("stream").shift(1)
-    rows = rows.with_columns(
+    return rows.with_columns(
         pl.when(within).then(pl.col("step").shift(1)).alias("before"),
         pl.when(within).then(pl.col("occurred_at") - pl.col("occurred_at").shift(1)).alias("wait"),
     )
-    ways = _ways(rows)
-    variants = ways.group_by("way").agg(
-        pl.len().alias("streams"), (pl.len() / max(len(ways), 1)).alias("share"), pl.col("steps").first(),
-        pl.col("stream").min().alias("example"), pl.col("lasted").median().alias("median_time"),
-    )  # fmt: skip
-    variants = variants.sort(["streams", "way"], descending=[True, False]).with_row_index("variant")
-    numbers = ways.join(variants.select("way", pl.col("variant").cast(pl.Int64)), on="way").select("stream", "variant")
-    variants = variants.drop("variant").with_columns(pl.col("way").str.replace_all(_BETWEEN, ARROW, literal=True))
-    ends = {name: _ends(rows, first=name == "starts") for name in ("starts", "ends")}
-    return Discovery(
-        len(rows), len(ways), step, *_span(rows), _map(rows), variants, _types(rows), _fields(lazy, rows, schemas),
-        _causes(lazy, rows), ends["starts"], ends["ends"], _rework(rows), rows, numbers,
-    )  # fmt: skip
 
 
-def _span(rows: pl.DataFrame) -> tuple[int, int]:
+def span_of(rows: pl.DataFrame) -> tuple[int, int]:
+    """The positions of the first and the last event; 0 where there is none."""
     return (int(rows["position"].min()), int(rows["position"].max())) if len(rows) else (0, 0)  # type: ignore[arg-type]
 
 
@@ -153,10 +158,10 @@ def _map(rows: pl.DataFrame) -> pl.DataFrame:
     return found.sort(["count", "step", "then"], descending=[True, False, False])
 
 
-def _ends(rows: pl.DataFrame, *, first: bool) -> pl.DataFrame:
+def ends_of(rows: pl.DataFrame, *, first: bool) -> pl.DataFrame:
     """With which steps streams begin, or end."""
-    of = pl.col("step").first() if first else pl.col("step").last()
-    found = rows.group_by("stream", maintain_order=True).agg(of).group_by("step").agg(pl.len().alias("streams"))
+    edge = pl.col("stream") != pl.col("stream").shift(1 if first else -1)
+    found = rows.filter(edge.fill_null(value=True)).group_by("step").agg(pl.len().alias("streams"))
     return found.sort(["streams", "step"], descending=[True, False])
 
 

@@ -21,7 +21,7 @@ import polars as pl
 from eventlab.errors import InvalidValue
 from eventlab.model.names import check_category
 from eventlab.store.words import many
-from eventlab.storming.discovery import Discovery
+from eventlab.storming.discovery import Discovery, ends_of, span_of
 
 #: Where a stream begins and ends, in the place of a step.
 BEGIN: Final = ""
@@ -107,7 +107,7 @@ class Process:
         if len(categories) != 1:
             said = f"{len(categories):,} categories" if categories else "no category: nothing happened"
             raise InvalidValue(f"these are events of {said}", hint='of one: lab.discover(el.category("order"))')
-        moves, total = moves_of(found), Counter[str]()
+        moves, total = moves_of(found._rows), Counter[str]()
         for one in moves:
             total[one["step"]] += one["count"]
         made = [Move(one["step"], one["then"], one["count"] / total[one["step"]], one["seconds"]) for one in moves]
@@ -179,17 +179,17 @@ class Conformance:
         return f"Conformance({self})"
 
 
-def conform(found: Discovery, process: Process) -> Conformance:
-    """Hold what a log does against what it is meant to do.
+def conform(rows: pl.DataFrame, process: Process) -> Conformance:
+    """Hold what a log does (`discovery.walked`) against what it is meant to do.
 
     Deviations are `unknown step`, `undesigned start`, `undesigned move`, `undesigned end`, each with its events, and `never
     happened` for moves of the process that no stream took.
     """
     designed = {(move.step, move.then) for move in process.moves}
     steps = set(process.steps)
-    rows = found._rows
+    moves = moves_of(rows)
     deviations: list[dict[str, Any]] = []
-    for one in moves_of(found):
+    for one in moves:
         pair = one["step"], one["then"]
         if pair in designed:
             continue
@@ -200,26 +200,27 @@ def conform(found: Discovery, process: Process) -> Conformance:
             continue
         kind = "undesigned start" if pair[0] == BEGIN else "undesigned end" if pair[1] == END else "undesigned move"
         deviations.append(_told(kind, *pair, _events(rows, *pair)))
-    happened = {(one["step"], one["then"]) for one in moves_of(found)}
+    happened = {(one["step"], one["then"]) for one in moves}
     never = [move for move in process.moves if (move.step, move.then) not in happened]
     deviations += [_told("never happened", move.step, move.then, rows.clear()) for move in never]
     frame = pl.DataFrame(deviations, schema=_KINDS).sort(
         ["count", "kind", "step", "then"], descending=[True, False, False, False]
     )
     return Conformance(
-        process.category, found.streams, _fitness(rows, designed), len(happened & designed) / max(len(designed), 1), found.first,
-        found.last, frame,
+        process.category, rows.select(_is_last().sum()).item(), _fitness(rows, designed),
+        len(happened & designed) / max(len(designed), 1), *span_of(rows), frame,
     )  # fmt: skip
 
 
-def moves_of(found: Discovery) -> list[dict[str, Any]]:
-    """What follows on what, with begin and end."""
+def moves_of(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """What follows on what and how long after as a rule, with begin and end."""
+    follows = rows.filter(pl.col("before").is_not_null()).group_by("before", "step").agg(pl.len(), pl.col("wait").median())
     moves = [
         {"step": a, "then": b, "count": n, "seconds": wait.total_seconds()}
-        for a, b, n, wait in found.map.select("step", "then", "count", "median_wait").iter_rows()
+        for a, b, n, wait in follows.sort("before", "step").rows()
     ]
-    moves += [{"step": BEGIN, "then": b, "count": n, "seconds": 0.0} for b, n in found.starts.iter_rows()]
-    moves += [{"step": a, "then": END, "count": n, "seconds": 0.0} for a, n in found.ends.iter_rows()]
+    moves += [{"step": BEGIN, "then": b, "count": n, "seconds": 0.0} for b, n in ends_of(rows, first=True).rows()]
+    moves += [{"step": a, "then": END, "count": n, "seconds": 0.0} for a, n in ends_of(rows, first=False).rows()]
     return moves
 
 

@@ -66,7 +66,13 @@ def drawn(lab: el.Lab) -> list[str]:
     golden = Golden("note", 1, HOSTILE, HOSTILE, HOSTILE, {})
     held = Held("note", "the code changed", golden, golden, HOSTILE, differs)
     checked = [html.checked_html(one) for one in (report, stopped, parted)]
-    more = [*checked, html.replay_diff_html(diff), html.held_html(held)]
+    rows = el.rows("Hostile", pl.DataFrame({"id": ["1"], "step": [HOSTILE]}), stream="hostile-{id}", fields={"step": "step"})
+    with el.scratch(seed=2) as other:
+        other.ingest(rows, source="hostile")
+        found = other.discover(step="step")
+        away = other.conform(el.Process("hostile", (el.Move("", "Ok"),)), step="step")
+    walked = [html.discovery_html(found), html.conformance_html(away)]
+    more = [*checked, *walked, html.replay_diff_html(diff), html.held_html(held)]
     return [html.reader_html(lab), html.reader_html(lab.at(position=1)), html.events_html(lab.read()), *more]
 
 
