@@ -36,6 +36,7 @@ import eventlab
 from eventlab import display
 from eventlab.determinism.lint import Found, lint
 from eventlab.determinism.selftest import selftest
+from eventlab.display.catalogue import write as write_catalogue
 from eventlab.errors import (
     Busy,
     Damaged,
@@ -359,6 +360,8 @@ def _check(given: argparse.Namespace, console: Console) -> int:
         _print_json({"ok": all(r.ok for r in reports), "reports": [r.to_dict() for r in reports]})
     for report in reports:
         console.print(f"[{'green' if report.ok else 'red'}]{escape(str(report))}[/]", soft_wrap=True, highlight=False)
+        for line in report.details:
+            console.print(f"  [dim]{escape(line)}[/]", soft_wrap=True, highlight=False)
     for finding in findings():
         console.print(f"{finding.code} {escape(finding.message)} ({escape(finding.hint)})", highlight=False)
     return 0 if all(report.ok for report in reports) else 1
@@ -421,6 +424,18 @@ def _conform(given: argparse.Namespace, console: Console) -> int:
             _show_frame(found.deviations, given, console)
     good = all(getattr(found, name) >= number for name, number in least.items()) if least else found.ok
     return 0 if good else 1
+
+
+def _docs(given: argparse.Namespace, console: Console) -> int:
+    models = _load_models(given, required=True)
+    with contextlib.ExitStack() as stack:
+        lab = None if given.code_only else stack.enter_context(_open(given))
+        written = write_catalogue(models, Path(given.out), lab)
+    if given.json:
+        _print_json({"files": [str(path) for path in written]})
+    else:
+        _say(console, f"{many(len(written), 'file')} written; {written[1]}")
+    return 0
 
 
 def _schema(given: argparse.Namespace, console: Console) -> int:
@@ -849,6 +864,16 @@ def _parser() -> argparse.ArgumentParser:
         "--fail-under", action="append", metavar="NAME=SHARE", help="fitness=0.99, coverage=0.5 (default: any deviation fails)"
     )
     one.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many rows (default: 20)")
+
+    one = add(
+        "docs",
+        _docs,
+        "A catalogue of events, commands, aggregates and projections: Markdown, one HTML page, and JSON Schema.",
+        "eventlab docs -o docs/ --models shop.orders",
+    )
+    with_models(one)
+    one.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where it is written, over files of the same names")
+    one.add_argument("--code-only", action="store_true", help="of the code alone: no counts, versions and examples of a store")
 
     one = add(
         "lint",

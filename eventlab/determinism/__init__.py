@@ -13,6 +13,6 @@ values and the condition that parts them. A fold that is checked runs with all t
 * `lint` and `sql_lint` read code and queries without running them; `selftest` checks all of this on folds with known faults.
 
 What is not varied: the clock cannot be set for one process, so it is watched by the sensor, and the time zones lie so that no
-two of the first three variants have the same date. No event is delivered twice here: read models go by positions, and
-consumers are held to their promise by the kill loops of the tests.
+two of the first three variants have the same date. Consumers, which may be told of an event twice, are held to their promise by
+the kill loops of the tests.
 """

@@ -110,6 +110,16 @@ class Checked:
         again = [f"See it again: {self.command}"] if self.command else []
         return "\n".join([self.verdict, *again, *(f"  {self.model} {touch}" for touch in self.touches)])
 
+    @property
+    def details(self) -> list[str]:
+        """What was exercised, what was not and why, and what it took; a line each."""
+        versions = {name: "" if of == [1] else f" (versions {', '.join(map(str, of))})" for name, of in self.versions.items()}
+        seen = ", ".join(f"{name} {count:,}{versions.get(name, '')}" for name, count in sorted(self.types.items()))
+        lines = [f"exercised: {seen or 'nothing'}", f"under: {'; '.join(self.variants)}"]
+        lines += [f"held against evolve: {'; '.join(self.ways)}"] if self.ways else []
+        lines += [f"not tried: {why}" for why in self.skipped]
+        return [*lines, f"level {self.level}, in {self.seconds:.1f} s"]
+
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values."""
         return {**asdict(self), "ok": self.ok, "verdict": self.verdict}

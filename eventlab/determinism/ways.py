@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from eventlab.errors import EventlabError, NotLiftable
 from eventlab.model.models import Model
+from eventlab.projections.read_models import current
 from eventlab.replay.lift import fold_table, fold_versions, plan_of, threads
 from eventlab.replay.rows import RowFold, batches_of, fold
 from eventlab.replay.tables import key_names, state_of, stored_state, table_of
@@ -118,6 +119,7 @@ def _ways(model: Model, cut: Cut, tenant: Tenant, until: int, bases: int) -> lis
         at = until * number // (bases + 1)
         if 0 < at < until:
             ways.append((f"a base at {at:,} and the events since", partial(_onward, model, cut, tenant, at)))
+    ways.append(("a read model that is told of events again", lambda end: _told_again(model, cut, tenant, end)))
     ways.append(("the last of every version", lambda end: _last_versions(model, cut, tenant, end)))
     if plan.refusal is not None:
         ways.append(("the lifted query", f"its code is not understood ({plan.refusal.why})"))
@@ -176,6 +178,15 @@ def _onward(model: Model, cut: Cut, tenant: Tenant, at: int, end: int) -> pa.Tab
     base = base_in_memory(model.name, "", model.fingerprint, at, first, keys)
     touched = fold_table(model, cut, tenant, end, after=at, base=base.rows_of)
     return base.whole().with_rows(touched)
+
+
+def _told_again(model: Model, cut: Cut, tenant: Tenant, end: int) -> pa.Table:
+    """A base that is moved on twice by events that it may have already: what lies before its position is not folded again."""
+    keys, table = key_names(model, tenant), fold_table(model, cut, tenant, end // 2)
+    base = base_in_memory(model.name, "" if tenant is ALL else str(tenant), model.fingerprint, end // 2, table, keys)
+    for until in (end * 3 // 4, end * 3 // 4, end, end):
+        base = current(model, cut, tenant, until, base)
+    return base.table()
 
 
 def _last_versions(model: Model, cut: Cut, tenant: Tenant, end: int) -> pa.Table:

@@ -14,6 +14,10 @@ RUN = Path(__file__).parent / "run.py"
 STORE = Path(__file__).parent / "store.py"
 READ_MODELS = Path(__file__).parent / "read_models.py"
 HANDLING = Path(__file__).parent / "handling.py"
+TEMPORAL = Path(__file__).parent / "temporal.py"
+DISCOVERY = Path(__file__).parent / "discovery.py"
+CHECKING = Path(__file__).parent / "checking.py"
+PROGRAMS = [RUN, STORE, READ_MODELS, HANDLING, TEMPORAL, DISCOVERY, CHECKING]
 
 #: What is compared, and with what.
 ROWS = [
@@ -92,8 +96,20 @@ def test_commands_are_measured_and_both_sides_answer_alike(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [], "what it wrote is removed"
 
 
+@pytest.mark.parametrize(
+    ("program", "more"), [(TEMPORAL, ["--turns", "1"]), (DISCOVERY, ["--turns", "1"]), (CHECKING, ["--turns", "1"])],
+    ids=["temporal", "discovery", "checking"],
+)  # fmt: skip
+def test_what_is_compared_gives_the_same_answers(program: Path, more: list[str]) -> None:
+    command = [sys.executable, program, "--events", "4000", *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "ANSWERS DIFFER" not in done.stdout
+    assert "ratio" in done.stdout or "one row fold" in done.stdout
+
+
 @pytest.mark.benchmark
-@pytest.mark.parametrize("program", [RUN, STORE, READ_MODELS, HANDLING], ids=["run", "store", "read_models", "handling"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.stem)
 def test_the_table_of_ratios(program: Path) -> None:
     """Shown with `pytest -m benchmark -s`."""
     assert subprocess.run([sys.executable, program], timeout=600, check=False).returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 import time
@@ -68,6 +69,10 @@ def test_a_sound_fold_shows_no_divergence_and_the_report_says_what_was_exercised
         assert f"and {len(report.ways)} other ways to fold" in str(report)
         assert {"states stored and read again between events", "the last of every version"} < set(report.ways)
         assert report.versions == {name: [1] for name in report.types}
+        assert "a read model that is told of events again" in report.ways
+        assert report.details[0].startswith("exercised: ")
+        assert all(f"{name} {count:,}" in report.details[0] for name, count in report.types.items())
+        assert re.fullmatch(r"level standard, in \d+\.\d s", report.details[-1])
         assert report.touches == ()
         assert report.command == ""
     assert reports["Sound"].never_seen == ("NeverHappened",)
