@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from eventlab.projections.consumers import consumer
     from eventlab.projections.handmade import frame_projection, sql_projection
     from eventlab.store.base import ALL
+    from eventlab.storming.board import Board, Example, Fact, Note
     from eventlab.storming.process import Move, Process
     from eventlab.temporal.moment import Moment
     from eventlab.temporal.snapshots import SnapshotPolicy
@@ -34,15 +35,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ALL", "AnyFloat", "Conflict", "EventlabError", "ExactDecimal", "Filter", "Lab", "Meta", "Moment", "Money", "Move",
-    "Process", "Recorded", "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag", "aggregate", "category",
-    "command", "consumer", "context", "downcast", "event", "events", "field", "findings", "frame_projection",
-    "lint", "money", "new", "open", "projection", "query", "rows", "scratch", "sql_projection", "stream", "tag", "upcast",
+    "ALL", "AnyFloat", "Board", "Conflict", "EventlabError", "ExactDecimal", "Example", "Fact", "Filter", "Lab", "Meta",
+    "Moment", "Money", "Move", "Note", "Process", "Recorded", "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag",
+    "aggregate", "category", "command", "consumer", "context", "downcast", "event", "events", "field", "findings",
+    "frame_projection", "lint", "money", "new", "open", "projection", "query", "rows", "scratch", "sql_projection", "stream",
+    "tag", "upcast",
 ]  # fmt: skip
 
 # What needs DuckDB, Polars and PyArrow is imported when it is first named, so that a module of events loads at once.
 _LATE = {
     "ALL": "eventlab.store.base",
+    "Board": "eventlab.storming.board",
+    "Example": "eventlab.storming.board",
+    "Fact": "eventlab.storming.board",
+    "Note": "eventlab.storming.board",
     "Lab": "eventlab.lab",
     "Moment": "eventlab.temporal.moment",
     "Move": "eventlab.storming.process",

@@ -21,9 +21,10 @@ from eventlab.model.events import event_type
 from eventlab.model.filters import EVERYTHING, Filter, category
 from eventlab.model.ids import seeded
 from eventlab.model.meta import DEFAULT_TENANT, Context, context, current_context
-from eventlab.model.models import Model
+from eventlab.model.models import Model, model_of
 from eventlab.model.names import check_plain
 from eventlab.model.types import moment_us
+from eventlab.projections.consumers import CONSUMERS
 from eventlab.projections.runner import Runner
 from eventlab.proving import Prover
 from eventlab.schemas import SchemaFinding, check_schemas, dry_run
@@ -33,7 +34,10 @@ from eventlab.store.compact import Compacted
 from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.maintain import LARGE_INGEST, POLICY, Policy, maintenance_of
 from eventlab.store.memory import MemoryStore
+from eventlab.storming.against import hold
+from eventlab.storming.board import Board
 from eventlab.storming.discovery import Discovery, discover, walked
+from eventlab.storming.origins import of_code, of_log
 from eventlab.storming.process import Conformance, Process, conform
 from eventlab.temporal.moment import Moment, Time, resolve
 from eventlab.temporal.reader import Basis, Progress, quiet
@@ -200,13 +204,31 @@ class Lab(Prover):
         self._one_tenant("discover")
         return discover(self.read(filter), self._store.cut().schemas, step)
 
-    def conform(self, process: Process, *, step: str | None = None) -> Conformance:
-        """Hold the streams of a category against what is meant to happen in them: `el.Process`, written or discovered.
+    def board(self, name: str, *models: type[Any]) -> Board:
+        """The board that aggregates and projections draw, with the consumers of this process; without any, what this log shows.
 
-        `deviations` names each kind of difference with its events; `fitness` is the share of the streams that follow the process,
-        `coverage` the share of the process that happened.
+        From code: commands, what each gives, who reads what. From the log: events with their fields, a flow for each
+        category, and a policy where an event of one category caused one of another.
+        """
+        if models:
+            told = [model_of(model) for model in models]
+            handled = {kind.name for model in told for kind in model.handled or ()}
+            mine = (any(handled & set(of.types or ()) for of in one.filter.clauses) for one in CONSUMERS.values())
+            consumers = [one for one, heard in zip(CONSUMERS.values(), mine, strict=True) if heard]
+            return of_code(name, told, consumers)
+        return of_log(self.discover(), name, self._store.cut().schemas)
+
+    def conform(self, design: Process | Board, *, step: str | None = None) -> Conformance:
+        """Hold the log against what is meant: the streams of a category against a process, all of it against a board.
+
+        `deviations` names each kind of difference with its events; `fitness` is the share of the streams that follow,
+        `coverage` the share of the design that happened. Of a board also `drift`, the share of events with other fields, and
+        `not_observable`, what the metadata does not tell.
         """
         self._one_tenant("conform")
+        if isinstance(design, Board):
+            return hold(self.read(), design, self._store.cut().schemas, step)
+        process = design
         return conform(walked(self.read(category(process.category)), step), process)
 
     # -- keeping

@@ -83,7 +83,7 @@ class Discovery:
         kept = counts["step"].to_list()[:nodes]
         number = {name: at for at, name in enumerate(kept)}
         lines = ["flowchart LR"]
-        lines += [f'    n{at}["{_quoted(name)}<br/>{count:,}"]' for at, (name, count) in enumerate(counts.rows()[:nodes])]
+        lines += [f'    n{at}["{quoted(name)}<br/>{count:,}"]' for at, (name, count) in enumerate(counts.rows()[:nodes])]
         ends = ((self.starts, "begin([begin])", "begin", True), (self.ends, "done([end])", "done", False))
         for frame, node, name, begins in ends:
             rows = [(step, count) for step, count in frame.select("step", "streams").iter_rows() if step in number]
@@ -218,7 +218,7 @@ def _causes(lazy: pl.LazyFrame, rows: pl.DataFrame) -> pl.DataFrame:
     return found.sort(["count", "cause", "type"], descending=[True, False, False], nulls_last=True)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Text of a node that Mermaid reads as text, whatever it is."""
     return "".join(c if c.isalnum() or c in " _-." else f"#{ord(c)};" for c in text)[:400]
 

@@ -11,8 +11,8 @@ import json
 import random
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,11 +91,16 @@ class Process:
     def read(cls, text: str) -> Process:
         """From its TOML; `InvalidValue` says what is wrong with it."""
         try:
-            told = tomllib.loads(text)
+            return cls.told(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as why:
+            raise InvalidValue(f"this is no TOML: {why}", hint="Process(…).text() shows how it looks") from None
+
+    @classmethod
+    def told(cls, told: Mapping[str, Any]) -> Process:
+        """From the values of its TOML, which may be part of another file."""
+        try:
             moves = [Move(str(a), str(b), float(share), float(seconds)) for a, b, share, seconds in told["moves"]]
             return cls(str(told["category"]), tuple(moves))
-        except tomllib.TOMLDecodeError as why:
-            raise InvalidValue(f"this is no TOML: {why}", hint="lab.discover().process().text() shows how it looks") from None
         except (KeyError, TypeError, ValueError) as why:
             hint = 'category = "order", moves = [["", "Opened", 1.0, 0.0], …]'
             raise InvalidValue(f"this is no process: {type(why).__name__} {why}", hint=hint) from None
@@ -107,11 +112,16 @@ class Process:
         if len(categories) != 1:
             said = f"{len(categories):,} categories" if categories else "no category: nothing happened"
             raise InvalidValue(f"these are events of {said}", hint='of one: lab.discover(el.category("order"))')
-        moves, total = moves_of(found._rows), Counter[str]()
+        return cls.of_rows(categories[0], found._rows)
+
+    @classmethod
+    def of_rows(cls, category: str, rows: pl.DataFrame) -> Process:
+        """The process of rows that `discovery.walked` gave, all of one category."""
+        moves, total = moves_of(rows), Counter[str]()
         for one in moves:
             total[one["step"]] += one["count"]
         made = [Move(one["step"], one["then"], one["count"] / total[one["step"]], one["seconds"]) for one in moves]
-        return cls(categories[0], tuple(made))
+        return cls(category, tuple(made))
 
     def simulate(self, streams: int, *, seed: int = 0, start: dt.datetime = MONDAY, longest: int = 10_000) -> pl.DataFrame:
         """A log that follows it: `id`, `step`, `at`, in the order of time.
@@ -148,6 +158,34 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """A deviation that is known and borne: which, why, and until when."""
+
+    kind: str
+    step: str
+    then: str = ""
+    reason: str = ""
+    until: dt.date | None = None
+
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise InvalidValue(f"{self.kind} {self.step} is accepted without a reason", hint='reason = "the old tills do it so"')
+        if self.until is not None and (isinstance(self.until, dt.datetime) or not isinstance(self.until, dt.date)):
+            raise InvalidValue(f"until = {self.until!r}", hint="a day: until = 2027-01-31")
+
+
+def read_accepted(path: Path) -> list[Accepted]:
+    """Accepted deviations from their file: `[[accepted]]` with kind, step, then, reason, until."""
+    try:
+        return [Accepted(**one) for one in tomllib.loads(path.read_text(encoding="utf-8")).get("accepted", ())]
+    except OSError as why:
+        raise InvalidValue(f"{path} cannot be read: {why.strerror}") from None
+    except (tomllib.TOMLDecodeError, TypeError, AttributeError, UnicodeDecodeError) as why:
+        hint = '[[accepted]] kind = "undesigned move", step = "Sent", then = "Lost", reason = "…", until = 2027-01-31'
+        raise InvalidValue(f"{path} says no accepted deviations: {why}", hint=hint) from None
+
+
+@dataclass(frozen=True)
 class Conformance:
     """A log held against a process: what differs (`deviations`), and how far the two agree.
 
@@ -162,17 +200,39 @@ class Conformance:
     first: int
     last: int
     deviations: pl.DataFrame = field(repr=False)
+    #: Of a board: the share of events whose stored fields are not those of their notes.
+    drift: float = 0.0
+    #: Of a board: what the metadata of the log does not tell.
+    not_observable: tuple[str, ...] = ()
+    #: The streams that do not follow.
+    strays: tuple[str, ...] = field(default=(), repr=False)
+    #: Deviations that somebody accepted, with the reason.
+    accepted: pl.DataFrame | None = field(default=None, repr=False)
 
     @property
     def ok(self) -> bool:
         """Whether nothing differs."""
         return not len(self.deviations)
 
+    def accepting(self, given: Sequence[Accepted], today: dt.date) -> Conformance:
+        """Without the deviations that somebody accepted, each with a reason and until its day; those are in `accepted` then."""
+        valid = [one for one in given if one.until is None or today <= one.until]
+        names = ("kind", "step", "then")
+        rows = [(one.kind, one.step, one.then, one.reason) for one in valid]
+        known = pl.DataFrame(rows, schema=[(name, pl.String) for name in (*names, "reason")], orient="row").unique(names)
+        return replace(
+            self, deviations=self.deviations.join(known, on=names, how="anti", maintain_order="left"),
+            accepted=self.deviations.join(known, on=names, how="inner", maintain_order="left"),
+        )  # fmt: skip
+
     def __str__(self) -> str:
         window = f"positions {self.first:,} to {self.last:,}"
         return (
             f"{self.category}: {self.fitness:.1%} of {many(self.streams, 'stream')} follow the process, and {self.coverage:.1%} "
             f"of it happened ({window}); {many(len(self.deviations), 'deviation')}"
+            + (f", {len(self.accepted):,} more accepted" if self.accepted is not None and len(self.accepted) else "")
+            + (f"; {self.drift:.1%} of the events have other fields" if self.drift else "")
+            + (f"; {many(len(self.not_observable), 'thing')} not observable" if self.not_observable else "")
         )
 
     def __repr__(self) -> str:
@@ -196,20 +256,24 @@ def conform(rows: pl.DataFrame, process: Process) -> Conformance:
         unknown = next((name for name in pair[::-1] if name and name not in steps), None)
         if unknown is not None:
             if not any(d["kind"] == "unknown step" and d["step"] == unknown for d in deviations):
-                deviations.append(_told("unknown step", unknown, "", rows.filter(pl.col("step") == unknown)))
+                deviations.append(told("unknown step", unknown, "", rows.filter(pl.col("step") == unknown)))
             continue
         kind = "undesigned start" if pair[0] == BEGIN else "undesigned end" if pair[1] == END else "undesigned move"
-        deviations.append(_told(kind, *pair, _events(rows, *pair)))
+        deviations.append(told(kind, *pair, _events(rows, *pair)))
     happened = {(one["step"], one["then"]) for one in moves}
     never = [move for move in process.moves if (move.step, move.then) not in happened]
-    deviations += [_told("never happened", move.step, move.then, rows.clear()) for move in never]
-    frame = pl.DataFrame(deviations, schema=_KINDS).sort(
-        ["count", "kind", "step", "then"], descending=[True, False, False, False]
-    )
+    deviations += [told("never happened", move.step, move.then, rows.clear()) for move in never]
+    count, strays = rows.select(_is_last().sum()).item(), _strays(rows, designed)
     return Conformance(
-        process.category, rows.select(_is_last().sum()).item(), _fitness(rows, designed),
-        len(happened & designed) / max(len(designed), 1), *span_of(rows), frame,
+        process.category, count, (count - len(strays)) / count if count else 1.0,
+        len(happened & designed) / max(len(designed), 1), *span_of(rows), deviations_of(deviations), strays=strays,
     )  # fmt: skip
+
+
+def deviations_of(found: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Deviations as a frame, the most frequent first."""
+    frame = pl.DataFrame(found, schema=_KINDS)
+    return frame.sort(["count", "kind", "step", "then"], descending=[True, False, False, False])
 
 
 def moves_of(rows: pl.DataFrame) -> list[dict[str, Any]]:
@@ -237,7 +301,8 @@ def _is_last() -> pl.Expr:
     return (pl.col("stream") != pl.col("stream").shift(-1)).fill_null(value=True)
 
 
-def _told(kind: str, step: str, then: str, rows: pl.DataFrame) -> dict[str, Any]:
+def told(kind: str, step: str, then: str, rows: pl.DataFrame) -> dict[str, Any]:
+    """A deviation with the events behind it."""
     positions, ordered = rows["position"], rows.sort("position")
     return {
         "kind": kind, "step": step, "then": then, "count": len(rows), "streams": rows["stream"].n_unique(),
@@ -245,16 +310,15 @@ def _told(kind: str, step: str, then: str, rows: pl.DataFrame) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _fitness(rows: pl.DataFrame, designed: Iterable[tuple[str, str]]) -> float:
-    """The share of streams all of whose moves are designed; 1 where there is none."""
+def _strays(rows: pl.DataFrame, designed: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The streams of which some move is not designed."""
     if not len(rows):
-        return 1.0
-    pairs = pl.DataFrame(sorted(designed), schema={"before": pl.String, "step": pl.String}, orient="row").with_columns(fits=True)
+        return ()
+    pairs = pl.DataFrame(sorted(designed), schema={"before": pl.String, "step": pl.String}, orient="row")
     moved = rows.select("stream", pl.col("before").fill_null(BEGIN), "step")
     ended = rows.filter(_is_last()).select("stream", pl.col("step").alias("before"), pl.lit(END).alias("step"))
-    judged = pl.concat([moved, ended]).join(pairs, on=["before", "step"], how="left")
-    good = judged.group_by("stream").agg(pl.col("fits").fill_null(value=False).all())["fits"]
-    return float(good.sum()) / len(good)
+    wrong = pl.concat([moved, ended]).join(pairs, on=["before", "step"], how="anti")
+    return tuple(wrong["stream"].unique().sort())
 
 
 def read_process(path: Path) -> Process:
