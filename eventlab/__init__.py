@@ -22,6 +22,7 @@ from eventlab.model.types import AnyFloat, ExactDecimal, Money, Scale, Tag, mone
 
 if TYPE_CHECKING:
     from eventlab.determinism.lint import lint
+    from eventlab.display.widgets import storm
     from eventlab.integration.ingest import Rows, rows
     from eventlab.lab import Lab, open, scratch
     from eventlab.projections.consumers import consumer
@@ -38,8 +39,8 @@ __all__ = [
     "ALL", "AnyFloat", "Board", "Conflict", "EventlabError", "ExactDecimal", "Example", "Fact", "Filter", "Lab", "Meta",
     "Moment", "Money", "Move", "Note", "Process", "Recorded", "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag",
     "aggregate", "category", "command", "consumer", "context", "downcast", "event", "events", "field", "findings",
-    "frame_projection", "lint", "money", "new", "open", "projection", "query", "rows", "scratch", "sql_projection", "stream",
-    "tag", "upcast",
+    "frame_projection", "lint", "money", "new", "open", "projection", "query", "rows", "scratch", "sql_projection", "storm",
+    "stream", "tag", "upcast",
 ]  # fmt: skip
 
 # What needs DuckDB, Polars and PyArrow is imported when it is first named, so that a module of events loads at once.
@@ -62,6 +63,7 @@ _LATE = {
     "SnapshotPolicy": "eventlab.temporal.snapshots",
     "scratch": "eventlab.lab",
     "sql_projection": "eventlab.projections.handmade",
+    "storm": "eventlab.display.widgets",
 }
 
 
@@ -69,7 +71,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module 'eventlab' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_LATE[name]), name)
-    if _LATE[name] == "eventlab.lab":
+    if _LATE[name] in ("eventlab.lab", "eventlab.storming.board", "eventlab.display.widgets"):
         # Progress and rich display come from above: the lab does not know of them.
         import_module("eventlab.display").register()
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import os
 import re
@@ -24,8 +25,11 @@ from eventlab.projections.read_models import Rebuilt
 from eventlab.projections.runner import Runner
 from eventlab.replay.lift import Explanation
 from eventlab.store.read_models import ReadModelBase
+from eventlab.storming.board import Board, Layout
 from eventlab.storming.discovery import Discovery
+from eventlab.storming.placing import svg
 from eventlab.storming.process import Conformance
+from eventlab.storming.review import review
 from eventlab.temporal.compare import Comparison
 from eventlab.temporal.events import Events
 from eventlab.temporal.moment import Moment
@@ -61,6 +65,7 @@ def register() -> None:
         Comparison: comparison_html,
         Discovery: discovery_html,
         Conformance: conformance_html,
+        Board: board_html,
     }
     for kind, draw in drawings.items():
         formatter.for_type(kind, draw)
@@ -184,12 +189,31 @@ def discovery_html(found: Discovery) -> str:
     return first + table("the most frequent ways", ("way", "streams", "share", "as"), ways, right={1, 2})
 
 
+def board_html(board: Board, layout: Layout | None = None) -> str:
+    """A board as a picture, with its notes as a table beside, and what there is to say of it."""
+    drawn = base64.b64encode(svg(board, layout).encode()).decode()
+    rows = [
+        (note.name, note.kind.replace("_", " "), note.context, note.text, "; ".join(map(str, note.fields)),
+         ", ".join(board.note(to).name for to in note.to))
+        for note in board.notes
+    ]  # fmt: skip
+    notes = table("", ("note", "what", "context", "says", "fields", "leads to"), rows, whole={0, 1, 2})
+    said = [(one.code, one.message, one.hint) for one in review(board)]
+    looked = table(f"{len(said)} to look at", ("", "", "instead"), said, whole={0}, one_line=True) if said else ""
+    return (
+        f'<img alt="{escape(repr(board))}" style="max-width: 100%" src="data:image/svg+xml;base64,{drawn}">'
+        f"<details><summary>{escape(repr(board))}</summary>{notes}</details>{looked}"
+    )
+
+
 def conformance_html(found: Conformance) -> str:
     """A log held against a process."""
     columns = found.deviations.columns
     few = found.deviations.head(ROWS_SHOWN).rows()
     rows = [["" if v is None else f"{v:,}" if isinstance(v, int) else v for v in row] for row in few]
-    return table(str(found), columns, rows, right={3, 4, 5, 6})
+    unseen = [(said,) for said in found.not_observable]
+    more = table("not observable", ("",), unseen, one_line=True) if unseen else ""
+    return table(str(found), columns, rows, right={3, 4, 5, 6}) + more
 
 
 def ingested_html(done: Ingested) -> str:

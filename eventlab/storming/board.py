@@ -15,6 +15,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -184,9 +185,26 @@ class Board:
 
     # -- looking
 
+    @cached_property
+    def _find(self) -> Callable[[str, str], Note]:
+        return _finder(self.notes)
+
+    @cached_property
+    def _at(self) -> dict[str, int]:
+        return {note.id: at for at, note in enumerate(self.notes)}
+
+    @cached_property
+    def _into(self) -> dict[str, list[Note]]:
+        """What leads to each note."""
+        found: dict[str, list[Note]] = {}
+        for note in self.notes:
+            for to in note.to:
+                found.setdefault(to, []).append(note)
+        return found
+
     def note(self, ref: str) -> Note:
         """The note of an id, or the only one of a name; `UnknownType` where there is none."""
-        return _finder(self.notes)(ref, self.name)
+        return self._find(ref, self.name)
 
     def find(self, *kinds: str) -> tuple[Note, ...]:
         """The notes of these kinds, along the timeline."""
@@ -194,13 +212,12 @@ class Board:
 
     def after(self, ref: str, *kinds: str) -> tuple[Note, ...]:
         """The notes that one leads to."""
-        to = set(self.note(ref).to)
-        return tuple(note for note in self.notes if note.id in to and (not kinds or note.kind in kinds))
+        to = [self.note(of) for of in self.note(ref).to]
+        return tuple(sorted((of for of in to if not kinds or of.kind in kinds), key=lambda of: self._at[of.id]))
 
     def before(self, ref: str, *kinds: str) -> tuple[Note, ...]:
         """The notes that lead to one."""
-        wanted = self.note(ref).id
-        return tuple(note for note in self.notes if wanted in note.to and (not kinds or note.kind in kinds))
+        return tuple(of for of in self._into.get(self.note(ref).id, ()) if not kinds or of.kind in kinds)
 
     def events_of(self, command: str) -> tuple[Note, ...]:
         """What a command may give: the events it leads to; where it names none, those of its aggregates."""

@@ -26,6 +26,8 @@ from eventlab.storming.discovery import Discovery, ends_of, span_of
 #: Where a stream begins and ends, in the place of a step.
 BEGIN: Final = ""
 END: Final = ""
+#: The numbers of a conformance that a limit can be set to.
+SHARES: Final = ("fitness", "coverage", "drift")
 MONDAY: Final = dt.datetime(2026, 1, 5, 9, tzinfo=dt.UTC)
 _KINDS: Final[dict[str, Any]] = {
     "kind": pl.String, "step": pl.String, "then": pl.String, "count": pl.Int64, "streams": pl.Int64, "first": pl.Int64,
@@ -321,17 +323,17 @@ def _strays(rows: pl.DataFrame, designed: Iterable[tuple[str, str]]) -> tuple[st
     return tuple(wrong["stream"].unique().sort())
 
 
-def read_process(path: Path) -> Process:
-    """A process from its file."""
+def read_text(path: Path) -> str:
+    """The text of a file of a design."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as why:
-        raise InvalidValue(f"{path} cannot be read: {why.strerror}", hint="a TOML file, as discover --save writes it") from None
-    return Process.read(text)
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as why:
+        said = getattr(why, "strerror", None) or "it is no text"
+        raise InvalidValue(f"{path} cannot be read: {said}", hint="TOML, as discover --save or board draw write it") from None
 
 
 def limits(given: Sequence[str]) -> dict[str, float]:
-    """`fitness=0.99` and `coverage=0.5` as numbers."""
+    """`fitness=0.99`, `coverage=0.5` and `drift=0` as numbers."""
     found = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -339,7 +341,7 @@ def limits(given: Sequence[str]) -> dict[str, float]:
             number = float(value)
         except ValueError:
             number = -1.0
-        if not equals or name not in ("fitness", "coverage") or not 0 <= number <= 1:
-            raise InvalidValue(f"{text!r} is no limit", hint="fitness=0.99 or coverage=0.5, from 0 to 1")
+        if not equals or name not in SHARES or not 0 <= number <= 1:
+            raise InvalidValue(f"{text!r} is no limit", hint="fitness=0.99, coverage=0.5 or drift=0, from 0 to 1")
         found[name] = number
     return found

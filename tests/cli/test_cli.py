@@ -27,8 +27,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 COMMANDS = (
     "demo", "info", "show", "events", "rebuild", "accept", "run", "status", "parked", "table", "explain", "sql", "check",
-    "replay-diff", "goldens", "discover", "conform", "docs", "schema", "lint", "snapshots", "verify", "seal", "compact", "gc",
-    "backup", "restore", "upgrade", "lab",
+    "replay-diff", "goldens", "discover", "conform", "board", "docs", "schema", "lint", "snapshots", "verify", "seal", "compact",
+    "gc", "backup", "restore", "upgrade", "lab",
 )  # fmt: skip
 #: Runs command lines as they come, one after the other: each one's exit code, output and errors as a line of JSON.
 WORKER = """

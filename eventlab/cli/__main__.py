@@ -1,0 +1,5 @@
+"""`python -m eventlab.cli`."""
+
+from eventlab.cli import main
+
+raise SystemExit(main())
