@@ -201,8 +201,8 @@ class Lab(Prover):
         A stream is a case, an event type a step; with `step` the value of that field is the step. `.map`, `.variants`, `.types`,
         `.fields`, `.causes`, `.rework` are frames; `.mermaid()` draws the map, `.positions(a, b)` are the events behind a number.
         """
-        self._one_tenant("discover")
-        return discover(self.read(filter), self._store.cut().schemas, step)
+        handled = self._store.commands.all(self._one_tenant("discover"))
+        return discover(self.read(filter), self._store.cut().schemas, step, handled)
 
     def board(self, name: str, *models: type[Any]) -> Board:
         """The board that aggregates and projections draw, with the consumers of this process; without any, what this log shows.

@@ -136,3 +136,22 @@ def _missing(name: str) -> None:
 
 def test_the_demo_holds_itself_to_the_known_answers() -> None:
     assert not demo.Demo().as_expected
+
+
+def test_flights_are_held_against_their_board_and_the_lost_arrivals_are_found(told: dict[str, Any], store: Path) -> None:
+    """458 departed and have no arrival: nobody designed that a flight ends in the air."""
+    moves = [("", "Scheduled"), ("Scheduled", "Departed"), ("Scheduled", "Cancelled"), ("Departed", "Arrived"), ("Cancelled", ""),
+             ("Arrived", "")]  # fmt: skip
+    way = el.Process("flight", tuple(el.Move(a and f"Flight{a}", b and f"Flight{b}") for a, b in moves))
+    with el.open(store) as lab:
+        board = lab.board("flights", Flight).with_flow(way)
+        found = lab.conform(board)
+        assert found.deviations.select("kind", "step", "then", "count").rows() == [("undesigned end", "FlightDeparted", "", 458)]
+        assert (found.streams, found.drift, found.coverage) == (336_776, 0.0, 1.0)
+        assert found.fitness == pytest.approx(1 - 458 / 336_776)
+        lost = set(found.strays)
+        assert lab.sql("select count(*) as n from state.flight where status = 'in the air'").item() == 458
+        assert found.deviations["example"].item() in lost
+        seen = lab.board("seen")
+        assert {str(of) for of in seen.note("FlightDeparted").fields} >= {"carrier: str", "delay: int"}
+        assert lab.conform(seen).ok

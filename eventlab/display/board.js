@@ -143,7 +143,7 @@ function render({ model, el }) {
     node.style.transform = `translate(${data.x}px, ${data.y}px)`;
     node.style.background = look[data.kind].colour;
     node.className = `elb-note elb-${data.kind}`;
-    one.kind.textContent = `${look[data.kind].letter} ${spoken(data.kind)}`;
+    one.kind.textContent = `${look[data.kind].letter} ${spoken(data.kind)}${data.lane ? ` · ${data.lane}` : ""}`;
     one.name.textContent = broken(data.name);
     one.about.textContent = data.fields.map((of) => of.split(/[:=]/)[0].trim()).join(", ");
     node.title = [data.text, ...data.fields].filter(Boolean).join("\n");

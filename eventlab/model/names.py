@@ -118,6 +118,8 @@ def event_findings(name: str, doc: str) -> list[Finding]:
 def command_findings(name: str) -> list[Finding]:
     """What a reviewer would say of a command's name."""
     words = _WORDS.findall(name)
-    if past_tense(name) or (words and words[0].lower().endswith("ing")):
+    # Bring, Ping: the verb itself ends so; what is left of a gerund without its ending has a vowel.
+    gerund = bool(words) and re.fullmatch(r".*[aeiouy].*ing", words[0].lower()) is not None
+    if past_tense(name) or gerund:
         return [Finding("N2", name, f"{name} does not read as an order", "for example PlaceOrder, AddItem")]
     return []

@@ -58,6 +58,10 @@ class Commands(Protocol):
         """What was handled under an id."""
         ...
 
+    def all(self, tenant: str) -> list[Done]:
+        """What was handled under ids, in the order of its events."""
+        ...
+
     def put(self, tenant: str, done: Done) -> None:
         """A command that led to no event was handled; `HandledBefore` where the id is taken."""
         ...
@@ -98,6 +102,11 @@ class MemoryCommands:
     def find(self, tenant: str, id: str) -> Done | None:
         """See `Commands`."""
         return self._done.get((tenant, id))
+
+    def all(self, tenant: str) -> list[Done]:
+        """See `Commands`."""
+        with self._lock:
+            return sorted((done for (of, _), done in self._done.items() if of == tenant), key=lambda done: (done.first, done.id))
 
     def put(self, tenant: str, done: Done) -> None:
         """See `Commands`."""
@@ -143,6 +152,12 @@ class DiskCommands:
         if checksum(number, *row[:-1]) != row[-1]:
             raise Damaged(f"what the catalog says of the command {id!r} is not what was written", hint=SEE_VERIFY)
         return Done(*row[:-1])
+
+    def all(self, tenant: str) -> list[Done]:
+        """See `Commands`."""
+        with self._catalog.read() as connection:
+            query = f"SELECT {_COLUMNS} FROM handled WHERE tenant = ? ORDER BY first, id"
+            return [Done(*row) for row in connection.execute(query, (self._tenants.get(connection, tenant),))]
 
     def put(self, tenant: str, done: Done) -> None:
         """See `Commands`."""

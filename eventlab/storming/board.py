@@ -585,10 +585,14 @@ def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_quoted(name)} = {_literal(of)}" for name, of in value.items()) + " }" if value else "{}"
+        return "{ " + ", ".join(f"{_key(name)} = {_literal(of)}" for name, of in value.items()) + " }" if value else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     return value.isoformat() if isinstance(value, (dt.date, dt.time)) else repr(value)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _quoted(name)
 
 
 def _quoted(text: str) -> str:

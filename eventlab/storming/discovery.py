@@ -7,7 +7,7 @@ events.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import polars as pl
 
 from eventlab.errors import InvalidValue, UnknownType
 from eventlab.model.schema import Schema
+from eventlab.store.handled import Done
 from eventlab.store.words import many
 from eventlab.temporal.events import Events
 
@@ -32,8 +33,9 @@ class Discovery:
 
     `map` has a row for each step and the one that follows it: how often, in how many streams, and the waiting time between
     them. `variants` are the ways that streams took, the most frequent first; `types` the event types, `fields` how often
-    each field of them is filled; `causes` which type caused which, across categories; `rework` the steps that some stream took
-    more than once. A step is an event type, or the value of the field `step`.
+    each field of them is filled, and how that drifts; `causes` which type caused which, across categories; `commands` which
+    command gave which type, of those that were handled under an id; `rework` the steps that some stream took more than once. A
+    step is an event type, or the value of the field `step`.
     """
 
     events: int
@@ -46,6 +48,7 @@ class Discovery:
     types: pl.DataFrame = field(repr=False)
     fields: pl.DataFrame = field(repr=False)
     causes: pl.DataFrame = field(repr=False)
+    commands: pl.DataFrame = field(repr=False)
     starts: pl.DataFrame = field(repr=False)
     ends: pl.DataFrame = field(repr=False)
     rework: pl.DataFrame = field(repr=False)
@@ -100,8 +103,10 @@ class Discovery:
         return "\n".join(lines) + "\n"
 
 
-def discover(events: Events, schemas: Mapping[tuple[str, int], Schema], step: str | None = None) -> Discovery:
-    """What happens in these events; see `Discovery`."""
+def discover(
+    events: Events, schemas: Mapping[tuple[str, int], Schema], step: str | None = None, handled: Sequence[Done] = ()
+) -> Discovery:
+    """What happens in these events, and which commands gave them; see `Discovery`."""
     lazy, rows = events.lazy(), walked(events, step)
     ways = _ways(rows)
     variants = ways.group_by("way").agg(
@@ -113,7 +118,8 @@ def discover(events: Events, schemas: Mapping[tuple[str, int], Schema], step: st
     variants = variants.drop("variant").with_columns(pl.col("way").str.replace_all(_BETWEEN, ARROW, literal=True))
     return Discovery(
         len(rows), len(ways), step, *span_of(rows), _map(rows), variants, _types(rows), _fields(lazy, rows, schemas),
-        _causes(lazy, rows), ends_of(rows, first=True), ends_of(rows, first=False), _rework(rows), rows, numbers,
+        _causes(lazy, rows), _commands(rows, handled), ends_of(rows, first=True), ends_of(rows, first=False), _rework(rows),
+        rows, numbers,
     )  # fmt: skip
 
 
@@ -192,17 +198,36 @@ def _fields(lazy: pl.LazyFrame, rows: pl.DataFrame, schemas: Mapping[tuple[str, 
             fields = named.setdefault(schema.name, [])
             fields += [leaf.path.split(".")[0] for leaf in schema.leaves]
     columns = [name for name in dict.fromkeys(f for of in named.values() for f in of) if name in lazy.collect_schema().names()]
-    kinds = {"type": pl.String, "field": pl.String, "filled": pl.Int64, "events": pl.Int64, "rate": pl.Float64}
+    kinds = {"type": pl.String, "field": pl.String, "filled": pl.Int64, "events": pl.Int64, "rate": pl.Float64,
+             "early": pl.Float64, "late": pl.Float64, "drift": pl.Float64}  # fmt: skip
     if not columns:
         return pl.DataFrame(schema=kinds)
-    counted = lazy.group_by("_type").agg(pl.len().alias("_events"), *(pl.col(name).count() for name in columns)).collect()
-    found = [
-        (row["_type"], name, row[name], row["_events"], row[name] / row["_events"])
-        for row in counted.to_dicts()
-        for name in dict.fromkeys(named.get(row["_type"], ()))
-        if name in row
-    ]
+    middle = rows.group_by("type").agg(pl.col("position").median().alias("_middle")).rename({"type": "_type"})
+    early = (pl.col("_position") <= pl.col("_middle")).alias("_early")
+    counted = (
+        lazy.join(middle.lazy(), on="_type").group_by("_type", early)
+        .agg(pl.len().alias("_events"), *(pl.col(name).count() for name in columns)).collect()
+    )  # fmt: skip
+    halves = {(row["_type"], row["_early"]): row for row in counted.to_dicts()}
+    found = []
+    for kind in sorted({kind for kind, _ in halves}):
+        parts = [halves.get((kind, half)) for half in (True, False)]
+        for name in (name for name in dict.fromkeys(named.get(kind, ())) if name in columns):
+            pairs = [(part[name], part["_events"]) if part else (0, 0) for part in parts]
+            filled, events = sum(a for a, _ in pairs), sum(b for _, b in pairs)
+            early_rate, late_rate = (a / b if b else filled / events for a, b in pairs)
+            found.append((kind, name, filled, events, filled / events, early_rate, late_rate, late_rate - early_rate))
     return pl.DataFrame(found, schema=kinds, orient="row").sort(["type", "field"])
+
+
+def _commands(rows: pl.DataFrame, handled: Sequence[Done]) -> pl.DataFrame:
+    """Which command gave which type, and how often; a command that was handled under no id left no trace."""
+    kinds: dict[str, Any] = {"command": pl.String, "first": pl.Int64, "count": pl.Int64}
+    runs = pl.DataFrame([(of.name, of.first, of.count) for of in handled if of.count], schema=kinds, orient="row")
+    places = runs.select("command", pl.int_ranges("first", pl.col("first") + pl.col("count")).alias("position"))
+    given = places.explode("position", empty_as_null=False).join(rows.select("position", "category", "type"), on="position")
+    found = given.group_by("command", "category", "type").agg(pl.len().alias("count"))
+    return found.sort(["count", "command", "type"], descending=[True, False, False])
 
 
 def _causes(lazy: pl.LazyFrame, rows: pl.DataFrame) -> pl.DataFrame:
@@ -225,6 +250,6 @@ def quoted(text: str) -> str:
 
 def told(found: Discovery) -> dict[str, Any]:
     """A discovery as plain values."""
-    frames = ("types", "map", "variants", "starts", "ends", "rework", "causes", "fields")
+    frames = ("types", "map", "variants", "starts", "ends", "rework", "causes", "commands", "fields")
     about = {"events": found.events, "streams": found.streams, "step": found.step, "first": found.first, "last": found.last}
     return about | {name: getattr(found, name).to_dicts() for name in frames}

@@ -70,8 +70,9 @@ def of_code(name: str, models: Sequence[Model], consumers: Iterable[Consumer] = 
 def of_log(found: Discovery, name: str, schemas: Mapping[tuple[str, int], Schema]) -> Board:
     """The board that a log shows: its events with their fields, a flow for each category, and the policies its causes speak of.
 
-    An aggregate stands for each category. Where an event of one category caused one of another, a policy stands between
-    them; the command that it must have given has no name in the log, and so none here.
+    An aggregate stands for each category. Commands are those that were handled under an id. Where an event of one category
+    caused one of another, a policy stands between them; a command that it must have given and that has no name in the log
+    stands there without one.
     """
     board = Board(name)
     named: dict[tuple[str, str], str] = {}
@@ -90,15 +91,27 @@ def of_log(found: Discovery, name: str, schemas: Mapping[tuple[str, int], Schema
             board = board.link(aggregate, board.notes[-1].id)
         mine = found._rows.filter(pl.col("category") == category)
         board = board.with_flow(Process.of_rows(str(category), mine))
+    given = {}
+    for row in found.commands.sort("command", "category", "type").to_dicts() if found.step is None else ():
+        if row["command"] not in given:
+            board = board.add("command", row["command"], context=row["category"])
+            given[row["command"]] = board.notes[-1].id
+        board = board.link(given[row["command"]], named[row["category"], row["type"]])
     if found.step is None:
         across = found.causes.filter(pl.col("cause").is_not_null(), pl.col("of") != pl.col("category"))
         for row in across.sort("of", "cause", "category", "type").to_dicts():
             board = board.add("policy", f"After{_camel(row['cause'])}{_camel(row['type'])}", text=_because(row))
             policy = board.notes[-1].id
             board = board.link(named[row["of"], row["cause"]], policy)
-            board = board.add("command", f"Do{_camel(row['type'])}", text="Its name is not in the log.", context=row["category"])
-            command = board.notes[-1].id
-            board = board.link(policy, command).link(command, named[row["category"], row["type"]])
+            event = named[row["category"], row["type"]]
+            orders = [note.id for note in board.before(event, "command")]
+            if not orders:
+                said = "Its name is not in the log."
+                board = board.add("command", f"Do{_camel(row['type'])}", text=said, context=row["category"])
+                orders = [board.notes[-1].id]
+                board = board.link(orders[0], event)
+            for order in orders:
+                board = board.link(policy, order)
     return board
 
 

@@ -24,15 +24,17 @@ LETTERS: Final = {
 def placed(board: Board, layout: Layout | None = None) -> dict[str, tuple[int, int]]:
     """The upper left corner of each note: where somebody put it, or where the timeline does.
 
-    What follows lies below or to the right of what came before, and no two notes that nobody moved lie on each other. Rows in
-    which nothing lies take no room.
+    What follows lies below or to the right of what came before, and no two notes that nobody moved lie on each other. A lane
+    has a row of its own, below those of the kinds. Rows in which nothing lies take no room.
     """
-    rows = sorted({ROWS[note.kind] for note in board.notes})
+    lanes = {lane: 8 + at for at, lane in enumerate(dict.fromkeys(note.lane for note in board.notes if note.lane))}
+    row_of = {note.id: lanes.get(note.lane, ROWS[note.kind]) for note in board.notes}
+    rows = sorted(set(row_of.values()))
     at = {row: number for number, row in enumerate(rows)}
     column, last = 0, dict.fromkeys(rows, -1)
     found = {}
     for note in board.notes:
-        row = ROWS[note.kind]
+        row = row_of[note.id]
         column = max(column, last[row] + 1)
         last[row] = column
         found[note.id] = (MARGIN + column * (WIDE + GAP_X), MARGIN + at[row] * (HIGH + GAP_Y))
@@ -92,7 +94,7 @@ def _note(note: Note, x: int, y: int) -> str:
     return (
         f'<g><title>{escape(about)}</title><rect x="{x}" y="{y}" width="{WIDE}" height="{HIGH}" rx="4" fill="{fill}" '
         f'stroke="#0004"/><text x="{x + 8}" y="{y + 16}" font-size="11" fill="#333">{LETTERS[note.kind]} '
-        f"{note.kind.replace('_', ' ')}</text>{names}</g>"
+        f"{note.kind.replace('_', ' ')}{escape(f' · {note.lane}') if note.lane else ''}</text>{names}</g>"
     )
 
 

@@ -30,6 +30,8 @@ from eventlab.storming.information import hint_of, in_code, made_up, stored_as
 #: Where the texts lie that were generated last, beside the code.
 KEPT: Final = ".board"
 WIDTH: Final = 110
+#: More classes than these in one annotation get a name.
+UNION: Final = 2
 _DEFAULTS: Final = {
     "str": '""', "int": "0", "float": "0.0", "bool": "False", "bytes": 'b""', "el.Money": "el.money(0)", "Decimal": "Decimal(0)",
     "list": "el.field(default_factory=list)", "tuple": "()", "frozenset": "frozenset()", "dict": "el.field(default_factory=dict)",
@@ -121,6 +123,7 @@ def _refuse(board: Board) -> None:
     """What no code can be made of."""
     names = [note.name for note in board.find("command", "aggregate", "event", "read_model")]
     names += [f"{note.name}Key" for note in board.find("read_model")]
+    names += [f"{note.name}{kind}" for note in board.find("aggregate") for kind in ("Event", "Command")]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InvalidValue(f"two notes of {board.name} are called {twice}", hint="a class has a name of its own: rename one")
@@ -163,10 +166,18 @@ def _data(note: Note, kind: str) -> str:
 def _aggregate(board: Board, note: Note) -> str:
     events = _events_of(board, note)
     commands = [of for of in board.find("command") if board.aggregate_of(of.id) == note and board.events_of(of.id)]
-    lines = ["@el.aggregate", f"class {note.name}:", *_doc(note), *_state(note.fields)]
+    told, asked = [event.name for event in events], [of.name for of in commands]
+    lines: list[str] = []
+    for names, kind in ((told, "Event"), (asked, "Command")):
+        if len(names) > UNION:
+            lines += _union(f"{note.name}{kind}", names)
+            names[:] = [f"{note.name}{kind}"]
+    lines += ["", ""] if lines else []
+    lines += ["@el.aggregate", f"class {note.name}:", *_doc(note), *_state(note.fields)]
     if commands:
         given = {event.name: None for command in commands for event in board.events_of(command.id)}
-        lines += ["", *_signature("decide", "command", [of.name for of in commands], f"Iterator[{' | '.join(given)}]")]
+        result = " | ".join(told if len(events) > UNION and set(given) <= {of.name for of in events} else given)
+        lines += ["", *_signature("decide", "command", asked, f"Iterator[{result}]")]
         lines += ["        match command:"]
         for command in commands:
             lines += [f"            case {command.name}():"]
@@ -174,7 +185,15 @@ def _aggregate(board: Board, note: Note) -> str:
             for event in board.events_of(command.id):
                 values = [f"{field.name}={_source(field, command, note, event)}" for field in event.fields]
                 lines += _call(f"yield {event.name}", values, 16)
-    return "\n".join([*lines, *_evolve(events, note.fields)])
+    return "\n".join([*lines, *_evolve(events, note.fields, told)])
+
+
+def _union(name: str, options: list[str]) -> list[str]:
+    """A name for one of several classes."""
+    line = f"{name} = {' | '.join(options)}"
+    if len(line) <= WIDTH:
+        return [line]
+    return [f"{name} = (", f"    {options[0]}", *(f"    | {of}" for of in options[1:]), ")"]
 
 
 def _events_of(board: Board, note: Note) -> list[Note]:
@@ -238,8 +257,8 @@ def _optional(text: str) -> bool:
     return type(None) in typing.get_args(hint_of(_bare(text)))
 
 
-def _evolve(events: list[Note], fields: Iterable[Field]) -> list[str]:
-    lines = ["", *_signature("evolve", "event", [event.name for event in events] or ["Any"], "Self")]
+def _evolve(events: list[Note], fields: Iterable[Field], told: list[str]) -> list[str]:
+    lines = ["", *_signature("evolve", "event", told or ["Any"], "Self")]
     fields = tuple(replace(of, type=_state_type(of)) for of in fields)
     if any(_brings(event.fields, of) for event in events for of in fields):
         lines += ["        match event:"]
@@ -268,7 +287,7 @@ def _projection(board: Board, note: Note) -> str:
     else:
         lines += _signature("key", "event", names, "str", more=", meta: el.Meta", method=False)
         lines += ["        return meta.stream"]
-    return "\n".join([*lines, *_evolve(events, own)])
+    return "\n".join([*lines, *_evolve(events, own, [event.name for event in events])])
 
 
 def _acting(board: Board) -> list[Note]:

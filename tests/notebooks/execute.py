@@ -102,7 +102,10 @@ def _outputs(outputs: Sequence[Any]) -> list[Any]:
                 continue
             streams[output.name] = output
         elif WIDGET in output.get("data", {}):
-            continue
+            if "text/html" not in output.data:
+                continue
+            # A live view says in HTML what it shows: that is kept.
+            del output.data[WIDGET]
         kept.append(output)
     return kept
 

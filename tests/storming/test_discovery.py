@@ -290,3 +290,35 @@ def test_the_shell_discovers_saves_and_holds_a_log_to_it(tmp_path: Path) -> None
     assert shell("conform", "kettle.toml", "--fail-under", "fitness=0.7").returncode == 1
     assert "is no limit" in shell("conform", "kettle.toml", "--fail-under", "speed=1").stderr
     assert "cannot be read" in shell("conform", "nothing.toml").stderr
+
+
+def test_fields_that_are_filled_less_and_less_are_seen() -> None:
+    frame = pl.DataFrame({"id": [f"{n}" for n in range(40)], "at": [NOON + dt.timedelta(minutes=n) for n in range(40)],
+                          "note": [None if n >= 20 and n % 2 else "x" for n in range(40)], "size": list(range(40))})  # fmt: skip
+    with el.scratch() as lab:
+        lab.ingest(el.rows("CupFilled", frame, stream="cup-{id}", occurred_at="at"), source="cups", recorded_at="occurred_at")
+        fields = {row["field"]: row for row in lab.discover().fields.to_dicts()}
+    assert (fields["note"]["rate"], fields["note"]["early"], fields["note"]["late"]) == (0.75, 1.0, 0.5)
+    assert fields["note"]["drift"] == -0.5
+    assert (fields["size"]["rate"], fields["size"]["drift"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_commands_that_were_handled_under_an_id_are_seen_and_stand_on_the_board(where: str, tmp_path: Path) -> None:
+    from eventlab.domains.banking import Account, AccountOpened, Deposit, OpenAccount
+
+    with el.scratch() if where == "memory" else el.open(tmp_path / "bank", maintain=False) as lab:
+        for number in range(3):
+            lab.handle(Account, f"{number}", OpenAccount("Ann"), command_id=f"open-{number}")
+            lab.handle(Account, f"{number}", Deposit(el.money(5)), command_id=f"pay-{number}")
+        lab.handle(Account, "1", Deposit(el.money(7)))
+        lab.append("account-9", [AccountOpened("Bob", el.money(0))])
+        found = lab.discover()
+        assert found.commands.select("command", "type", "count").rows() == [
+            ("Deposit", "MoneyDeposited", 3), ("OpenAccount", "AccountOpened", 3),
+        ]  # fmt: skip
+        board = lab.board("seen")
+        assert [of.name for of in board.after("OpenAccount", "event")] == ["AccountOpened"]
+        assert lab.conform(board).deviations["kind"].unique().to_list() == ["event without cause"]
+        lab.seal()
+        assert lab.discover().commands.equals(found.commands)
