@@ -22,7 +22,7 @@ from eventlab.model.types import AnyFloat, ExactDecimal, Money, Scale, Tag, mone
 
 if TYPE_CHECKING:
     from eventlab.determinism.lint import lint
-    from eventlab.display.widgets import storm
+    from eventlab.display.widgets import browse, storm
     from eventlab.integration.ingest import Rows, rows
     from eventlab.lab import Lab, open, scratch
     from eventlab.projections.consumers import consumer
@@ -38,7 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ALL", "AnyFloat", "Board", "Conflict", "EventlabError", "ExactDecimal", "Example", "Fact", "Filter", "Lab", "Meta",
     "Moment", "Money", "Move", "Note", "Process", "Recorded", "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag",
-    "aggregate", "category", "command", "consumer", "context", "downcast", "event", "events", "field", "findings",
+    "aggregate", "browse", "category", "command", "consumer", "context", "downcast", "event", "events", "field", "findings",
     "frame_projection", "lint", "money", "new", "open", "projection", "query", "rows", "scratch", "sql_projection", "storm",
     "stream", "tag", "upcast",
 ]  # fmt: skip
@@ -47,6 +47,7 @@ __all__ = [
 _LATE = {
     "ALL": "eventlab.store.base",
     "Board": "eventlab.storming.board",
+    "browse": "eventlab.display.widgets",
     "Example": "eventlab.storming.board",
     "Fact": "eventlab.storming.board",
     "Note": "eventlab.storming.board",

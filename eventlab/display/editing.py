@@ -5,13 +5,14 @@ No browser is needed for any of it: the widget sends what `Editor.do` takes, and
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from eventlab.errors import EventlabError, InvalidValue
+from eventlab.display.html import board_html
+from eventlab.display.view import Controller
+from eventlab.errors import InvalidValue
 from eventlab.storming.board import KINDS, LEADS, Board, Layout, Note, write_whole
 from eventlab.storming.drawing import SHAPES
 from eventlab.storming.placing import LETTERS, placed
@@ -22,20 +23,19 @@ STEPS: Final = 1_000
 _TEXTS: Final = ("name", "text", "context", "lane", "kind")
 
 
-class Editor:
-    """A board under work: `board` and `layout` are values, `do` is one gesture; several threads may call it.
+class Editor(Controller):
+    """A board under work: `board` and `layout` are values, `do` is one gesture.
 
     With a `path`, every edit is in the file at once, and the layout in the file beside it. A file that somebody else changed in
     between is not written over: the edit is refused until `reload`.
     """
 
     def __init__(self, board: Board, layout: Layout | None = None, path: Path | None = None) -> None:
-        self._lock = threading.RLock()
+        super().__init__()
         self.board, self.layout, self.path = board, layout or Layout(), path
         self._past: list[tuple[Board, Layout]] = []
         self._future: list[tuple[Board, Layout]] = []
         self._kept: dict[Path, str | None] = {}
-        self.error = ""
         #: The note that the last edit made.
         self.made = self._last = ""
         if path is not None:
@@ -45,23 +45,22 @@ class Editor:
         return f"Editor({self.board!r})"
 
     def do(self, gesture: Mapping[str, Any]) -> bool:
-        """Do what a person asked for; whether it was done. What was wrong with it is in `error`."""
-        with self._lock:
-            self.error = self.made = ""
-            try:
-                what = _GESTURES.get(str(gesture.get("do")))
-                if what is None:
-                    raise InvalidValue(f"there is no gesture {gesture.get('do')!r}")
-                what(self, gesture)
-            except EventlabError as why:
-                self.error = f"{why.message}{f' ({why.hint})' if why.hint else ''}"
-            except (KeyError, TypeError, ValueError, AttributeError) as why:
-                self.error = f"{gesture.get('do')}: {type(why).__name__} {why}"
-            return not self.error
+        """One gesture; see `Controller`."""
+        with self._one:
+            self.made = ""
+            return super().do(gesture)
+
+    def code(self) -> str:
+        """Python that gives this board in another cell."""
+        return f"el.Board.load({str(self.path)!r})" if self.path is not None else f"el.Board.read({self.board.text()!r})"
+
+    def html(self) -> str:
+        """The board as a picture."""
+        return board_html(self.board, self.layout)
 
     def state(self) -> dict[str, Any]:
         """All that is drawn, as plain values."""
-        with self._lock:
+        with self._one:
             places = placed(self.board, self.layout)
             notes = [
                 {
@@ -79,7 +78,7 @@ class Editor:
 
     # -- gestures
 
-    def _add(self, told: Mapping[str, Any]) -> None:
+    def on_add(self, told: Mapping[str, Any]) -> None:
         kind, name = told.get("kind", "event"), str(told["name"])
         board = self.board.add(str(kind), name, before=told.get("before") or None)
         known = {note.id for note in self.board.notes}
@@ -93,7 +92,7 @@ class Editor:
         self._put(board, layout)
         self.made = self._last = new.id
 
-    def _change(self, told: Mapping[str, Any]) -> None:
+    def on_change(self, told: Mapping[str, Any]) -> None:
         what: dict[str, Any] = {name: str(told[name]) for name in _TEXTS if name in told}
         if "fields" in told:
             given = told["fields"]
@@ -107,25 +106,25 @@ class Editor:
         elif any(getattr(note, name) != value for name, value in _plain(what, note).items()):
             self._put(self.board.change(note.id, **what), self.layout)
 
-    def _remove(self, told: Mapping[str, Any]) -> None:
+    def on_remove(self, told: Mapping[str, Any]) -> None:
         self._put(self.board.remove(*told["ids"]), self.layout)
 
-    def _link(self, told: Mapping[str, Any]) -> None:
+    def on_link(self, told: Mapping[str, Any]) -> None:
         self._put(self.board.link(str(told["id"]), str(told["to"])), self.layout)
 
-    def _unlink(self, told: Mapping[str, Any]) -> None:
+    def on_unlink(self, told: Mapping[str, Any]) -> None:
         self._put(self.board.unlink(str(told["id"]), str(told["to"])), self.layout)
 
-    def _move(self, told: Mapping[str, Any]) -> None:
+    def on_move(self, told: Mapping[str, Any]) -> None:
         layout = self.layout
         for note, x, y in told["to"]:
             layout = layout.at(self.board.note(str(note)).id, _pixels(x), _pixels(y))
         self._put(self.board, layout)
 
-    def _tidy(self, told: Mapping[str, Any]) -> None:
+    def on_tidy(self, told: Mapping[str, Any]) -> None:
         self._put(self.board, Layout())
 
-    def _step(self, told: Mapping[str, Any]) -> None:
+    def on_step(self, told: Mapping[str, Any]) -> None:
         """Earlier or later on the timeline, by one note."""
         order = [note.id for note in self.board.notes]
         at = order.index(self.board.note(str(told["id"])).id)
@@ -133,22 +132,22 @@ class Editor:
         if 0 <= to <= len(order):
             self._put(self.board.place(order[at], order[to] if to < len(order) else None), self.layout)
 
-    def _group(self, told: Mapping[str, Any]) -> None:
+    def on_group(self, told: Mapping[str, Any]) -> None:
         board = self.board
         for note in told["ids"]:
             board = board.change(str(note), context=str(told.get("context", "")).strip())
         self._put(board, self.layout)
 
-    def _rename(self, told: Mapping[str, Any]) -> None:
+    def on_rename(self, told: Mapping[str, Any]) -> None:
         self._put(replace(self.board, name=str(told["name"])), self.layout)
 
-    def _undo(self, told: Mapping[str, Any]) -> None:
+    def on_undo(self, told: Mapping[str, Any]) -> None:
         self._back(self._past, self._future)
 
-    def _redo(self, told: Mapping[str, Any]) -> None:
+    def on_redo(self, told: Mapping[str, Any]) -> None:
         self._back(self._future, self._past)
 
-    def _reload(self, told: Mapping[str, Any]) -> None:
+    def on_reload(self, told: Mapping[str, Any]) -> None:
         """From the files again, with what somebody else wrote; what was here can be had back by undo."""
         if self.path is None:
             raise InvalidValue("this board has no file")
@@ -158,9 +157,6 @@ class Editor:
         self._kept = {of: _text_of(of) for of in (self.path, beside)}
         self._past.append((self.board, self.layout))
         self.board, self.layout = board, layout
-
-    def _nothing(self, told: Mapping[str, Any]) -> None:
-        """A view that was opened asks for the state."""
 
     # -- keeping
 
@@ -200,13 +196,6 @@ class Editor:
             except OSError as why:
                 raise InvalidValue(f"{path.name} cannot be written: {why.strerror}") from None
             self._kept[path] = text
-
-
-_GESTURES: Final[dict[str, Callable[[Editor, Mapping[str, Any]], None]]] = {
-    "hello": Editor._nothing, "add": Editor._add, "change": Editor._change, "remove": Editor._remove, "link": Editor._link,
-    "unlink": Editor._unlink, "move": Editor._move, "tidy": Editor._tidy, "step": Editor._step, "group": Editor._group,
-    "rename": Editor._rename, "undo": Editor._undo, "redo": Editor._redo, "reload": Editor._reload,
-}  # fmt: skip
 
 
 def look() -> dict[str, Any]:

@@ -112,7 +112,7 @@ def events_html(events: Events) -> str:
                 event.stream,
                 event.version,
                 event.type,
-                _payload(event.data),
+                payload_text(event.data),
             )
         )
     columns = ("position", "recorded at, UTC", "stream", "version", "type", "what it says")
@@ -252,13 +252,13 @@ def outcome_html(done: Any) -> str:
     """A scenario: what was, what was asked, what came of it, and what that changed."""
     rows: list[Sequence[Any]] = []
     for at, (stream, event) in enumerate(done.given.past):
-        rows.append(("given" if at == 0 else "", stream, type(_bare(event)).__name__, _payload(_bare(event))))
+        rows.append(("given" if at == 0 else "", stream, type(_bare(event)).__name__, payload_text(_bare(event))))
     named = type(done.command).__name__ if vars(type(done.command)).get("__eventlab_type__") else "a function"
-    rows.append(("when", "", named, _payload(done.command) if named != "a function" else ""))
+    rows.append(("when", "", named, payload_text(done.command) if named != "a function" else ""))
     if done.rejection is not None:
         rows.append(("then", "", "rejected", done.rejection.message))
     for at, (stream, event) in enumerate(done.appended):
-        rows.append(("then" if at == 0 else "", stream, type(event).__name__, _payload(event)))
+        rows.append(("then" if at == 0 else "", stream, type(event).__name__, payload_text(event)))
     if done.rejection is None and not done.appended:
         rows.append(("then", "", "nothing", ""))
     rows += [("", "", name, f"{old!r} → {new!r}") for name, old, new in done.changed]
@@ -360,7 +360,8 @@ def _events(n: int) -> str:
     return f"{n:,} event{'s' if n != 1 else ''}"
 
 
-def _payload(data: Any) -> str:
+def payload_text(data: Any) -> str:
+    """What an event says, in a line that is cut where it is long."""
     fields = data.items() if isinstance(data, dict) else vars(data).items()
     text = ", ".join(f"{name}={value if isinstance(value, _PLAIN) else repr(value)}" for name, value in fields)
     return text if len(text) <= PAYLOAD_SHOWN else text[: PAYLOAD_SHOWN - 1] + "…"

@@ -10,11 +10,14 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
+from eventlab.display.browsing import Browser
 from eventlab.display.editing import Editor, look
-from eventlab.display.html import board_html
+from eventlab.display.view import Controller
 from eventlab.errors import Unsupported
+from eventlab.lab import Lab
+from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.storming.board import Board, Layout
 
 try:
@@ -23,63 +26,97 @@ try:
 except ImportError:
     raise Unsupported("live views need anywidget, which is not installed", hint='pip install "eventlab[lab]"') from None
 
-_HERE: Final = Path(__file__).parent
+C = TypeVar("C", bound=Controller)
+_JS: Final = Path(__file__).parent / "js"
 _VIEW: Final = "application/vnd.jupyter.widget-view+json"
 
 
-class BoardView(anywidget.AnyWidget):
-    """A board that people work at; `board` is its value, now."""
+def _module(name: str, kind: str) -> str:
+    """The text of a view: what all of them begin with, and its own."""
+    files = [_JS / f"{of}.{kind}" for of in ("common", name)]
+    return "".join(file.read_text(encoding="utf-8") for file in files if file.exists())
 
-    _esm = _HERE / "board.js"
-    _css = _HERE / "board.css"
-    look = traitlets.Dict().tag(sync=True)
+
+class LiveView(anywidget.AnyWidget, Generic[C]):
+    """A view of a controller: what it gives is drawn, and what a person does comes to it."""
+
     state = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, editor: Editor) -> None:
-        self.editor = editor
-        self._told = 0
-        self._one = threading.Lock()
-        super().__init__(look=look(), state=self._state())
+    def __init__(self, controller: C, **more: Any) -> None:
+        self.controller = controller
+        self._drawn = 0
+        self._one = threading.RLock()
+        super().__init__(state=self._state(), **more)
         self.on_msg(self._hear)
 
-    @property
-    def board(self) -> Board:
-        """The board as it is now: a value, which later gestures do not change."""
-        return self.editor.board
-
-    @property
-    def layout_of_notes(self) -> Layout:
-        """Where its notes lie."""
-        return self.editor.layout
-
     def do(self, **gesture: Any) -> bool:
-        """Do what a gesture does, from Python: `view.do(do="add", kind="event", name="order placed")`."""
+        """Do what a gesture does, from Python; whether it was done. What was wrong is in `error`."""
         with self._one:
-            done = self.editor.do(gesture)
-            self.state = self._state()
+            done = self.controller.do(gesture)
+            replies = self.controller.taken()
+            # A page of rows is no change of the state.
+            if self.controller.error or not replies:
+                self.state = self._state()
+            for reply in replies:
+                self.send(reply)
         return done
 
+    @property
+    def error(self) -> str:
+        """What was wrong with the last gesture."""
+        return self.controller.error
+
     def code(self) -> str:
-        """Python that gives this board in another cell."""
-        path = self.editor.path
-        return f"el.Board.load({str(path)!r})" if path is not None else f"el.Board.read({self.board.text()!r})"
+        """Python that gives what is shown, for the next cell."""
+        return self.controller.code()
 
     def _hear(self, _widget: Any, gesture: Any, _buffers: Any) -> None:
         self.do(**gesture if isinstance(gesture, Mapping) else {"do": ""})
 
     def _state(self) -> dict[str, Any]:
-        self._told += 1
-        return {**self.editor.state(), "turn": self._told}
+        self._drawn += 1
+        return {**self.controller.state(), "turn": self._drawn}
 
     def __repr__(self) -> str:
-        return f"BoardView({self.editor.board!r})"
+        return f"{type(self).__name__}({self.controller!r})"
 
     def _repr_mimebundle_(self, **how: Any) -> Any:
-        """The live view, and for whoever cannot run it the board as a picture."""
+        """The live view, and for whoever cannot run it what it shows as HTML."""
         bundle = super()._repr_mimebundle_(**how)
         data, about = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         data = {of: value for of, value in data.items() if of == _VIEW}
-        return {"text/plain": repr(self), "text/html": board_html(self.board, self.editor.layout), **data}, about
+        return {"text/plain": repr(self), "text/html": self.controller.html(), **data}, about
+
+
+class BoardView(LiveView[Editor]):
+    """A board that people work at; `board` is its value, now."""
+
+    _esm = _module("board", "js")
+    _css = _module("board", "css")
+    look = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, editor: Editor) -> None:
+        super().__init__(editor, look=look())
+
+    @property
+    def board(self) -> Board:
+        """The board as it is now: a value, which later gestures do not change."""
+        return self.controller.board
+
+    @property
+    def layout_of_notes(self) -> Layout:
+        """Where its notes lie."""
+        return self.controller.layout
+
+    def __repr__(self) -> str:
+        return f"BoardView({self.board!r})"
+
+
+class BrowserView(LiveView[Browser]):
+    """The events of a log, to be looked through."""
+
+    _esm = _module("browser", "js")
+    _css = _module("browser", "css")
 
 
 def storm(board: Board | str | os.PathLike[str]) -> BoardView:
@@ -95,3 +132,11 @@ def storm(board: Board | str | os.PathLike[str]) -> BoardView:
     beside = Layout.beside(path)
     layout = Layout.read(beside.read_text(encoding="utf-8")) if beside.exists() else Layout()
     return BoardView(Editor(Board.load(path), layout, path))
+
+
+def browse(lab: Lab, filter: Filter = EVERYTHING) -> BrowserView:
+    """Look through the events of a log, or those that a filter picks: scroll, filter, open, compare, follow causes.
+
+    In JupyterLab it is live; `view.code()` gives the Python for what is looked at.
+    """
+    return BrowserView(Browser(lab, filter))

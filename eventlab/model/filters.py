@@ -6,6 +6,7 @@ of its types, one of its streams, one of its categories, and all of its tags. No
 
 from __future__ import annotations
 
+import ast
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -101,6 +102,86 @@ class Filter:
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.clauses)) or "nothing"
+
+    def code(self, prefix: str = "el.") -> str:
+        """The Python that makes it; `parse` takes it too.
+
+        >>> print((events("Paid") & tag("customer:c9")).code())
+        el.events('Paid') & el.tag('customer:c9')
+        """
+        return " | ".join(_code(clause, prefix) for clause in self.clauses) or f"{prefix}events()"
+
+
+def parse(text: str) -> Filter:
+    """The filter that a person typed: Python of events, stream, category and tag with & and |, or single words.
+
+    A word with a dash names a stream, one with a colon is a tag, one that begins small a category, any other a type.
+
+    >>> print(parse("OrderPaid | order-7"))
+    events(OrderPaid) | stream(order-7)
+    >>> print(parse("tag(customer='c9') & events('Paid')"))
+    events(Paid) & tag(customer:c9)
+    >>> print(parse(""))
+    everything
+    """
+    if not text.strip():
+        return EVERYTHING
+    try:
+        return _made(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError):
+        pass
+    found = None
+    for part in text.split("|"):
+        met = None
+        for word in part.split("&"):
+            one = _word(word.strip())
+            met = one if met is None else met & one
+        if met is not None:
+            found = met if found is None else found | met
+    return found if found is not None else EVERYTHING
+
+
+def _code(clause: Clause, prefix: str) -> str:
+    parts = []
+    for name, values in (("events", clause.types), ("stream", clause.streams), ("category", clause.categories)):
+        if values is not None:
+            parts.append(f"{prefix}{name}({', '.join(map(repr, sorted(values)))})")
+    if clause.tags:
+        parts.append(f"{prefix}tag({', '.join(map(repr, sorted(clause.tags)))})")
+    return " & ".join(parts) or f"{prefix}events()"
+
+
+def _made(node: ast.expr) -> Filter:
+    """A filter from its Python; ValueError where that is something else."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitOr, ast.BitAnd)):
+        left, right = _made(node.left), _made(node.right)
+        return left | right if isinstance(node.op, ast.BitOr) else left & right
+    if isinstance(node, ast.Call):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+        make = {"events": events, "stream": stream, "category": category, "tag": tag}.get(name)
+        values = [_text(of) for of in node.args]
+        named = {of.arg: _text(of.value) for of in node.keywords if of.arg is not None}
+        if make is not None and (not named or name == "tag"):
+            return make(*values, **named)
+    if isinstance(node, ast.Name):
+        return _word(node.id)
+    raise ValueError(ast.dump(node))
+
+
+def _text(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant) and isinstance(node.value, (str, int)):
+        return str(node.value)
+    if isinstance(node, ast.Name):
+        return node.id
+    raise ValueError(ast.dump(node))
+
+
+def _word(word: str) -> Filter:
+    if "-" in word:
+        return stream(word)
+    if ":" in word:
+        return tag(word)
+    return category(word) if word[:1].islower() else events(word)
 
 
 EVERYTHING = Filter((Clause(),))

@@ -268,6 +268,12 @@ class Segment:
                     found.append(i)
         return found
 
+    def has_positions(self, group: int, after: int, until: int) -> bool:
+        """Whether a row group holds some position in `after` < position ≤ `until`: by that column alone."""
+        position = self._read([group], ["position"], ()).column(0)
+        inside = pc.and_(pc.greater(position, after), pc.less_equal(position, until))
+        return bool(pc.any(inside).as_py())
+
     @cached_property
     def _last_streams(self) -> list[str]:
         """The last stream of each row group of a sorted file."""
@@ -374,10 +380,13 @@ def _era_tables(segments: Sequence[Segment], reading: Reading) -> Iterator[list[
     """The rows of sorted bucket files in position order: a slice of positions at a time, sorted a category at once."""
     parts: dict[tuple[str, str], list[pa.Table]] = {}
     for segment in segments:
-        groups: Sequence[int] = range(segment.metadata.num_row_groups)
+        groups: Sequence[int] = segment.groups(reading.after, reading.until)
         if reading.streams is not None:
             mine = [s for s in reading.streams if bucket_of(s, segment.buckets) == segment.bucket]
-            groups = sorted({group for stream in mine for group in segment.groups_of(stream)})
+            groups = sorted({group for stream in mine for group in segment.groups_of(stream)} & set(groups))
+        if len(groups) > 1 and reading.until - reading.after < segment.rows:
+            # Few of these positions are asked for: where none of a row group are, nothing else of it is read.
+            groups = [group for group in groups if segment.has_positions(group, reading.after, reading.until)]
         for low in range(0, len(groups), GROUPS_AT_ONCE):
             table = segment.read(groups[low : low + GROUPS_AT_ONCE], reading.envelope, reading.payload)
             position = table.column("position")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 import polars as pl
@@ -21,6 +21,9 @@ from eventlab.replay.tables import shown, uuid_text
 from eventlab.store.base import ALL, Batch, ClassOf, Cut, Tenant, schema_of
 from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, codec
 from eventlab.store.query import shown_names
+
+#: So many positions are looked at first where only some events are wanted.
+WINDOW: Final = 2_000
 
 
 class Events:
@@ -44,18 +47,25 @@ class Events:
 
     def _batches(self, envelope: Sequence[str], types: Collection[str] | None) -> Iterator[Batch]:
         left = self.limit
-        for batch in self._cut.batches(
-            self.filter, tenant=self._tenant, after=self.after, until=self.until, envelope=envelope, types=types
-        ):
-            if left is None:
-                yield batch
-                continue
-            for part in batch.split(max(left, 1)):
-                if left > 0:
-                    yield part
-                left -= len(part)
-            if left <= 0:
-                return
+        if left is None:
+            yield from self._cut.batches(
+                self.filter, tenant=self._tenant, after=self.after, until=self.until, envelope=envelope, types=types
+            )
+            return
+        # Files sorted by stream are sorted again for what is asked of them: ever more of the log, until there is enough.
+        after, width = self.after, max(left, WINDOW)
+        while after < self.until and left > 0:
+            until = min(after + width, self.until)
+            for batch in self._cut.batches(
+                self.filter, tenant=self._tenant, after=after, until=until, envelope=envelope, types=types
+            ):
+                for part in batch.split(max(left, 1)):
+                    if left > 0:
+                        yield part
+                    left -= len(part)
+                if left <= 0:
+                    return
+            after, width = until, width * 4
 
     def __iter__(self) -> Iterator[Recorded]:
         for batch in self.batches():

@@ -21,17 +21,6 @@ const HELP = [
 const [WIDE, HIGH] = [132, 84];
 const SVG = "http://www.w3.org/2000/svg";
 
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name === "text") node.textContent = value;
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
 const spoken = (kind) => kind.replace("_", " ");
 const broken = (name) => name.replace(/([a-z])([A-Z])/g, "$1\u200b$2");
 
