@@ -22,7 +22,7 @@ from eventlab.model.types import AnyFloat, ExactDecimal, Money, Scale, Tag, mone
 
 if TYPE_CHECKING:
     from eventlab.determinism.lint import lint
-    from eventlab.display.widgets import browse, storm
+    from eventlab.display.widgets import browse, inspect, slide, step, storm
     from eventlab.integration.ingest import Rows, rows
     from eventlab.lab import Lab, open, scratch
     from eventlab.projections.consumers import consumer
@@ -39,8 +39,8 @@ __all__ = [
     "ALL", "AnyFloat", "Board", "Conflict", "EventlabError", "ExactDecimal", "Example", "Fact", "Filter", "Lab", "Meta",
     "Moment", "Money", "Move", "Note", "Process", "Recorded", "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag",
     "aggregate", "browse", "category", "command", "consumer", "context", "downcast", "event", "events", "field", "findings",
-    "frame_projection", "lint", "money", "new", "open", "projection", "query", "rows", "scratch", "sql_projection", "storm",
-    "stream", "tag", "upcast",
+    "frame_projection", "inspect", "lint", "money", "new", "open", "projection", "query", "rows", "scratch", "slide",
+    "sql_projection", "step", "storm", "stream", "tag", "upcast",
 ]  # fmt: skip
 
 # What needs DuckDB, Polars and PyArrow is imported when it is first named, so that a module of events loads at once.
@@ -64,6 +64,9 @@ _LATE = {
     "SnapshotPolicy": "eventlab.temporal.snapshots",
     "scratch": "eventlab.lab",
     "sql_projection": "eventlab.projections.handmade",
+    "inspect": "eventlab.display.widgets",
+    "slide": "eventlab.display.widgets",
+    "step": "eventlab.display.widgets",
     "storm": "eventlab.display.widgets",
 }
 

@@ -185,7 +185,7 @@ def _told_again(model: Model, cut: Cut, tenant: Tenant, end: int) -> pa.Table:
     keys, table = key_names(model, tenant), fold_table(model, cut, tenant, end // 2)
     base = base_in_memory(model.name, "" if tenant is ALL else str(tenant), model.fingerprint, end // 2, table, keys)
     for until in (end * 3 // 4, end * 3 // 4, end, end):
-        base = current(model, cut, tenant, until, base)
+        base = current(model, cut, tenant, until, base, engine="loop")
     return base.table()
 
 

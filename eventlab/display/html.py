@@ -34,6 +34,7 @@ from eventlab.temporal.compare import Comparison
 from eventlab.temporal.events import Events
 from eventlab.temporal.moment import Moment
 from eventlab.temporal.reader import Reader
+from eventlab.temporal.trace import Trace
 
 ROWS_SHOWN: Final = 10
 PAYLOAD_SHOWN: Final = 160
@@ -66,6 +67,7 @@ def register() -> None:
         Discovery: discovery_html,
         Conformance: conformance_html,
         Board: board_html,
+        Trace: trace_html,
     }
     for kind, draw in drawings.items():
         formatter.for_type(kind, draw)
@@ -204,6 +206,24 @@ def board_html(board: Board, layout: Layout | None = None) -> str:
         f'<img alt="{escape(repr(board))}" style="max-width: 100%" src="data:image/svg+xml;base64,{drawn}">'
         f"<details><summary>{escape(repr(board))}</summary>{notes}</details>{looked}"
     )
+
+
+#: Characters of the longest line of a waterfall.
+_LINE: Final = 32
+
+
+def trace_html(found: Trace) -> str:
+    """A conversation as a waterfall: each event where it lies in time, under what caused it; gaps and strange causes are said."""
+    whole = found.lasted / dt.timedelta(microseconds=1) or 1
+    rows = []
+    for row in found.frame.to_dicts():
+        share = row["after"] / dt.timedelta(microseconds=1) / whole
+        line = "·" * round(_LINE * share) + ("■" if row["command"] else "●")
+        said = [*(["a wait before it"] if row["gap"] else []), *(["caused from outside"] if row["command"] else [])]
+        event = "\u2003" * row["depth"] + ("↳ " if row["depth"] else "") + row["type"]
+        rows.append((f"{row['position']:,}", line, f"+{row['after']}", event, row["stream"], row["actor"] or "", "; ".join(said)))
+    columns = ("position", "when", "after", "event", "stream", "actor", "")
+    return table(repr(found), columns, rows, right={0, 2}, whole=range(5), one_line=True)
 
 
 def conformance_html(found: Conformance) -> str:

@@ -14,11 +14,14 @@ from typing import Any, Final, Generic, TypeVar
 
 from eventlab.display.browsing import Browser
 from eventlab.display.editing import Editor, look
+from eventlab.display.looking import AsOf, Inspector
+from eventlab.display.stepping import Stepper, stepper
 from eventlab.display.view import Controller
 from eventlab.errors import Unsupported
 from eventlab.lab import Lab
 from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.storming.board import Board, Layout
+from eventlab.temporal.debugger import Debugger, Parting
 
 try:
     import anywidget
@@ -119,6 +122,34 @@ class BrowserView(LiveView[Browser]):
     _css = _module("browser", "css")
 
 
+class StepperView(LiveView[Stepper]):
+    """A debugger, to be stepped through."""
+
+    _esm = _module("stepper", "js")
+    _css = _module("stepper", "css")
+
+    def swap(self, other: type[Any]) -> Parting | None:
+        """Hold another definition of the fold against this one, edited in a cell: where their states part first."""
+        with self._one:
+            found = self.controller.swap(other)
+            self.state = self._state()
+        return found
+
+
+class AsOfView(LiveView[AsOf]):
+    """A model as of a moment that is slid along the log."""
+
+    _esm = _module("asof", "js")
+    _css = _module("asof", "css")
+
+
+class InspectorView(LiveView[Inspector]):
+    """A read model, looked into."""
+
+    _esm = _module("inspector", "js")
+    _css = _module("inspector", "css")
+
+
 def storm(board: Board | str | os.PathLike[str]) -> BoardView:
     """Open a board to work at: a value, or a file, which is made where there is none and holds every change at once.
 
@@ -140,3 +171,21 @@ def browse(lab: Lab, filter: Filter = EVERYTHING) -> BrowserView:
     In JupyterLab it is live; `view.code()` gives the Python for what is looked at.
     """
     return BrowserView(Browser(lab, filter))
+
+
+def step(debugger: Debugger) -> StepperView:
+    """A debugger with a face: `el.step(lab.debug(Order, "7"))`. Step both ways, run to stops, see what each event changed.
+
+    `view.swap(OtherOrder)` holds another definition of the fold against it.
+    """
+    return StepperView(stepper(debugger))
+
+
+def slide(lab: Lab, model: type[Any], id: str | None = None) -> AsOfView:
+    """A model as of any moment, by a slider along the log: the table of all, or the state of one."""
+    return AsOfView(AsOf(lab, model, id))
+
+
+def inspect(lab: Lab, model: type[Any]) -> InspectorView:
+    """A read model looked into: its rows, what it rests on, what stopped, and which events made a cell."""
+    return InspectorView(Inspector(lab, model))

@@ -179,3 +179,12 @@ def some(lines: list[str]) -> list[str]:
     if len(lines) <= MANY_LINES:
         return lines
     return [*lines[:MANY_LINES], f"… and {len(lines) - MANY_LINES:,} more (--json gives all)"]
+
+
+def mermaid_text(text: str) -> str:
+    """Text of a node that Mermaid reads as text, whatever it is.
+
+    >>> mermaid_text('a "quoted" <b>')
+    'a #34;quoted#34; #60;b#62;'
+    """
+    return "".join(c if c.isalnum() or c in " _-." else f"#{ord(c)};" for c in text)[:400]

@@ -16,7 +16,7 @@ import polars as pl
 from eventlab.errors import InvalidValue, UnknownType
 from eventlab.model.schema import Schema
 from eventlab.store.handled import Done
-from eventlab.store.words import many
+from eventlab.store.words import many, mermaid_text
 from eventlab.temporal.events import Events
 
 #: Between the steps of a way, where it is one text.
@@ -86,7 +86,7 @@ class Discovery:
         kept = counts["step"].to_list()[:nodes]
         number = {name: at for at, name in enumerate(kept)}
         lines = ["flowchart LR"]
-        lines += [f'    n{at}["{quoted(name)}<br/>{count:,}"]' for at, (name, count) in enumerate(counts.rows()[:nodes])]
+        lines += [f'    n{at}["{mermaid_text(name)}<br/>{count:,}"]' for at, (name, count) in enumerate(counts.rows()[:nodes])]
         ends = ((self.starts, "begin([begin])", "begin", True), (self.ends, "done([end])", "done", False))
         for frame, node, name, begins in ends:
             rows = [(step, count) for step, count in frame.select("step", "streams").iter_rows() if step in number]
@@ -241,11 +241,6 @@ def _causes(lazy: pl.LazyFrame, rows: pl.DataFrame) -> pl.DataFrame:
         pl.len().alias("count"), (pl.col("_by") != pl.col("_stream")).sum().alias("across")
     )
     return found.sort(["count", "cause", "type"], descending=[True, False, False], nulls_last=True)
-
-
-def quoted(text: str) -> str:
-    """Text of a node that Mermaid reads as text, whatever it is."""
-    return "".join(c if c.isalnum() or c in " _-." else f"#{ord(c)};" for c in text)[:400]
 
 
 def told(found: Discovery) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from eventlab.store.words import mermaid_text
 from eventlab.storming.board import KINDS, Board, Fact, Note
-from eventlab.storming.discovery import quoted
 from eventlab.storming.review import review
 
 #: Notes of a drawn board, unless more are asked for.
@@ -27,7 +27,7 @@ def mermaid(board: Board, notes: int = NOTES) -> str:
     for at, context in enumerate(contexts):
         inside = [_node(note, number[note.id]) for note in shown if note.context == context]
         if context:
-            lines += [f'    subgraph c{at}["{quoted(context)}"]', *(f"        {line}" for line in inside), "    end"]
+            lines += [f'    subgraph c{at}["{mermaid_text(context)}"]', *(f"        {line}" for line in inside), "    end"]
         else:
             lines += [f"    {line}" for line in inside]
     lines += [
@@ -75,7 +75,7 @@ def _fact(board: Board, fact: Fact) -> str:
 
 def _node(note: Note, number: str) -> str:
     opened, closed, _ = SHAPES[note.kind]
-    return f'{number}{opened}"{quoted(note.name)}<br/><small>{note.kind.replace("_", " ")}</small>"{closed}:::{note.kind}'
+    return f'{number}{opened}"{mermaid_text(note.name)}<br/><small>{note.kind.replace("_", " ")}</small>"{closed}:::{note.kind}'
 
 
 def _cell(text: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -21,11 +22,12 @@ from eventlab.commands import refuse_renamed
 from eventlab.errors import InvalidValue, Late, ModelError, QueryRefused, SchemaConflict, UnknownType, Unsupported
 from eventlab.model.events import EVENTS, EventType, event_class, event_type
 from eventlab.model.filters import EVERYTHING, Filter, stream
-from eventlab.model.meta import current_context
+from eventlab.model.meta import Recorded, current_context
 from eventlab.model.models import MODELS, Model, model_of
 from eventlab.model.names import check_plain, split_stream
 from eventlab.model.queries import Question, query_type
 from eventlab.model.schema import Schema
+from eventlab.model.types import as_uuid
 from eventlab.projections.handmade import HANDMADE, Handmade
 from eventlab.projections.read_models import Engine, base_of, check_engine, current, tenant_key
 from eventlab.replay.lift import Explanation
@@ -42,6 +44,7 @@ from eventlab.temporal.debugger import Debugger, events_of_key
 from eventlab.temporal.events import Events
 from eventlab.temporal.explaining import explained
 from eventlab.temporal.snapshots import SnapshotPolicy
+from eventlab.temporal.trace import Trace, trace_of
 from eventlab.temporal.versions import versions, versions_of
 
 M = TypeVar("M")
@@ -323,6 +326,18 @@ class Reader:
             split_stream(name)
             return Debugger(of, name, self.read(stream(name)).list())
         return Debugger(of, str(id), events_of_key(of, id, self.read(events_of(of))))
+
+    def trace(self, of: Recorded | uuid.UUID | str) -> Trace:
+        """The conversation of an event, or of a correlation id: its events in order, who caused whom, waits and what is missing.
+
+        `.frame` is a row for each event, `.mermaid()` draws who caused whom.
+        """
+        id = (of.correlation_id or of.event_id) if isinstance(of, Recorded) else as_uuid(of, "a correlation id")
+        query = (
+            "select _position, _occurred_at, _stream, _version, _type, _actor, _event_id, _causation_id from events.log "
+            "where _correlation_id = $id or _event_id = $id"
+        )
+        return trace_of(self.sql(query, id=str(id)), id)
 
     def late(self, filter: Filter = EVERYTHING, *, at_least: dt.timedelta = dt.timedelta(days=1)) -> pl.DataFrame:
         """Events recorded long after they occurred, or after an event of their stream that occurred later.

@@ -84,6 +84,18 @@ def fold_table(
     return whole.rows()
 
 
+def lifts(model: Model, cut: Cut) -> bool:
+    """Whether the query gives every field of a model on this log."""
+    plan = _plan(model, cut)
+    if plan is None:
+        return False
+    try:
+        _refuse_not_liftable(plan)
+    except NotLiftable:
+        return False
+    return True
+
+
 def fold_versions(
     model: Model, cut: Cut, tenant: Tenant, until: int, *, engine: str = "auto", fields: Collection[str] | None = None,
     told: bool = False,
