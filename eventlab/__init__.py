@@ -81,5 +81,10 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext eventlab`: brings the magics `%%events` and `%at`."""
+    import_module("eventlab.display.magics").register(shell)
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)
