@@ -17,7 +17,7 @@ from eventlab.store.base import checksum, pack, unpack
 
 
 @el.event
-class Counted:
+class SheepCounted:
     """Something was counted."""
 
     n: int
@@ -38,7 +38,7 @@ class Tally:
     log: tuple[int, ...] = ()
     place: Place | None = None
 
-    def evolve(self, event: Counted, meta: el.Meta) -> Self:
+    def evolve(self, event: SheepCounted, meta: el.Meta) -> Self:
         return replace(
             self,
             total=self.total + event.n,
@@ -53,7 +53,7 @@ class Tally:
 def lab(tmp_path: Path) -> Iterator[el.Lab]:
     with el.open(tmp_path / "store", maintain=False) as lab:
         for i in range(30):
-            lab.append(f"tally-{i % 3}", [Counted(i), Counted(i + 1)])
+            lab.append(f"tally-{i % 3}", [SheepCounted(i), SheepCounted(i + 1)])
         yield lab
 
 
@@ -69,7 +69,7 @@ def test_a_load_from_files_keeps_a_snapshot_and_one_from_the_hot_tail_does_not(l
     lab.seal()
     assert lab.loaded(Tally, "1") == before
     assert snapshots(lab) == [("tally-1", 20)]
-    lab.append("tally-1", [Counted(5)])
+    lab.append("tally-1", [SheepCounted(5)])
     after = lab.load(Tally, "1")
     assert (after.total, after.log[-1]) == (before.state.total + 5, 21)
     assert snapshots(lab) == [("tally-1", 20)], "hot events are as near as the snapshot"
@@ -99,7 +99,7 @@ def test_a_snapshot_of_other_code_is_not_used(lab: el.Lab) -> None:
     class Doubled:
         total: int = 0
 
-        def evolve(self, event: Counted) -> Self:
+        def evolve(self, event: SheepCounted) -> Self:
             return replace(self, total=self.total + 2 * event.n)
 
     assert lab.load(Doubled, "1").total == 2 * sold
@@ -137,7 +137,7 @@ def test_a_policy_says_when_states_are_kept(tmp_path: Path) -> None:
         ]
     ):
         with el.open(tmp_path / str(number), maintain=False, snapshots=policy) as lab:
-            lab.append("tally-1", [Counted(i) for i in range(20)])
+            lab.append("tally-1", [SheepCounted(i) for i in range(20)])
             assert lab.load(Tally, "1").total == 190
             assert snapshots(lab) == kept
             lab.seal()
@@ -149,7 +149,7 @@ def test_after_so_many_events_more_the_next_one_is_kept(tmp_path: Path) -> None:
     with el.open(tmp_path / "log", maintain=False, snapshots=el.SnapshotPolicy(every=5)) as lab:
         seen = []
         for i in range(17):
-            lab.append("tally-1", [Counted(i)])
+            lab.append("tally-1", [SheepCounted(i)])
             lab.load(Tally, "1")
             seen.append(snapshots(lab)[0][1] if snapshots(lab) else 0)
         assert sorted(set(seen)) == [0, 5, 10, 15]
@@ -173,7 +173,7 @@ def test_every_snapshot_is_proved_against_its_events(lab: el.Lab) -> None:
     lab.seal()
     for i in range(3):
         lab.load(Tally, str(i))
-    lab.append("tally-1", [Counted(5)])
+    lab.append("tally-1", [SheepCounted(5)])
     found = lab.prove_snapshots()
     assert found["verdict"].to_list() == ["equal"] * 3
     assert lab.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -12,8 +13,12 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from eventlab.errors import EventlabError, InvalidValue, UnknownType
 from eventlab.lab import Lab
+from eventlab.temporal.moment import instant
 
-_NAME: Final = re.compile(r"\$([A-Za-z_]\w*)")
+#: Texts, quoted names and comments, in which a dollar is a dollar; and outside of them the name of a parameter.
+_NAME: Final = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|\$(?P<name>[A-Za-z_]\w*)""", re.DOTALL
+)
 
 
 @magics_class
@@ -34,7 +39,9 @@ class EventMagics(Magics):
             self.moment = None
         elif text:
             chosen = int(text) if text.isdecimal() else text
-            _plainly(lambda: self._reader(_lab(self._space, ""), chosen))
+            if isinstance(chosen, str):
+                # Which lab is meant is said by each cell, and there may be several.
+                _plainly(lambda: instant(chosen))
             self.moment = chosen
         print(f"as of {self._said()}")
 
@@ -49,12 +56,12 @@ class EventMagics(Magics):
             word = words.pop(0)
             if word == "--lab" and words:
                 of = words.pop(0)
-            elif word.isidentifier() and not name:
+            elif word.isidentifier() and not keyword.iskeyword(word) and not name:
                 name = word
             else:
                 raise UsageError(f"%%events {line.strip()}: a name for the frame, and --lab VARIABLE, are all it takes")
         space = self._space
-        named = {found: space[found] for found in _NAME.findall(cell) if found in space}
+        named = {found: space[found] for match in _NAME.finditer(cell) if (found := match["name"]) in space}
         frame: pl.DataFrame = _plainly(lambda: self._reader(_lab(space, of), self.moment).sql(cell, **named))
         if name:
             space[name] = frame

@@ -27,8 +27,8 @@ from eventlab.display import html
 from eventlab.testing import given
 
 
-@el.event(name="html.Noted")
-class Noted:
+@el.event(name="html.RemarkMade")
+class RemarkMade:
     """Someone wrote <b>something</b> down."""
 
     text: str
@@ -50,7 +50,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>&amp;"
 @pytest.fixture
 def lab() -> el.Lab:
     lab = el.scratch(seed=1)
-    lab.append("note-1", [Noted(HOSTILE), Noted("x" * 500)], tags=[HOSTILE])
+    lab.append("note-1", [RemarkMade(HOSTILE), RemarkMade("x" * 500)], tags=[HOSTILE])
     return lab
 
 
@@ -91,7 +91,7 @@ def test_a_table_has_no_colours_of_its_own_so_that_it_reads_in_light_and_dark(la
 
 def test_a_store_at_a_glance_names_types_fields_counts_and_meaning(lab: el.Lab) -> None:
     text = html.reader_html(lab)
-    assert "html.Noted" in text
+    assert "html.RemarkMade" in text
     assert ">2<" in text
     assert "text" in text
     assert "Someone wrote &lt;b&gt;something&lt;/b&gt; down." in text
@@ -99,7 +99,7 @@ def test_a_store_at_a_glance_names_types_fields_counts_and_meaning(lab: el.Lab) 
 
 
 def test_a_selection_shows_its_first_events_and_says_how_many_there_are(lab: el.Lab) -> None:
-    lab.append("note-2", [Noted(str(i)) for i in range(30)])
+    lab.append("note-2", [RemarkMade(str(i)) for i in range(30)])
     text = html.events_html(lab.read())
     assert ">everything: the first 10 of 32 events<" in text
     assert text.count("<tr>") == 11
@@ -119,7 +119,7 @@ def test_the_plain_repr_is_short_and_stable(lab: el.Lab) -> None:
     assert repr(lab) == "Lab('in memory', 2 events)"
     assert repr(lab.at(position=2)) == "Moment(position=2, asked='position 2')"
     assert repr(lab.at(position=1)) == "Moment(position=1, inside a commit, asked='position 1')"
-    assert repr(lab.read(el.events(Noted))) == "Events(events(html.Noted), after 0, until 2)"
+    assert repr(lab.read(el.events(RemarkMade))) == "Events(events(html.RemarkMade), after 0, until 2)"
 
 
 IN_IPYTHON = """
@@ -152,19 +152,19 @@ class Pad:
 
     texts: tuple[str, ...] = ()
 
-    def decide(self, command: Note) -> Iterator[Noted]:
+    def decide(self, command: Note) -> Iterator[RemarkMade]:
         if command.text in self.texts:
             raise el.Rejected(f"{command.text} is there")
-        yield Noted(command.text)
+        yield RemarkMade(command.text)
 
-    def evolve(self, event: Noted) -> Self:
+    def evolve(self, event: RemarkMade) -> Self:
         if event.text == "":
             raise ValueError(HOSTILE)
         return replace(self, texts=(*self.texts, event.text))
 
 
 def test_what_is_kept_is_drawn_with_its_state_and_what_stopped(lab: el.Lab) -> None:
-    lab.append("html_pad-1", [Noted("a"), Noted("")])
+    lab.append("html_pad-1", [RemarkMade("a"), RemarkMade("")])
     done = lab.rebuild(Pad)
     assert "keys that stopped" in html.rebuilt_html(done)
     base = lab.accept(Pad)
@@ -179,9 +179,9 @@ def test_what_is_kept_is_drawn_with_its_state_and_what_stopped(lab: el.Lab) -> N
 
 
 def test_a_scenario_is_drawn_and_its_texts_are_escaped() -> None:
-    done = given(Pad, Noted(HOSTILE)).when(Note("b"))
+    done = given(Pad, RemarkMade(HOSTILE)).when(Note("b"))
     text = html.outcome_html(done)
     assert "<script>" not in text
-    assert [word for word in ("given", "when", "then", "Noted", "Note", "texts") if word not in text] == []
-    assert "rejected" in html.outcome_html(given(Pad, Noted("b")).when(Note("b")))
-    assert "nothing" in html.outcome_html(given(Noted("b")).when(lambda lab: None))
+    assert [word for word in ("given", "when", "then", "RemarkMade", "Note", "texts") if word not in text] == []
+    assert "rejected" in html.outcome_html(given(Pad, RemarkMade("b")).when(Note("b")))
+    assert "nothing" in html.outcome_html(given(RemarkMade("b")).when(lambda lab: None))

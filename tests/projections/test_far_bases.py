@@ -16,7 +16,7 @@ from eventlab.replay.lift import fold_table
 
 
 @el.event
-class CoinDropped:
+class PennyDropped:
     """Somebody put money in."""
 
     cents: int
@@ -34,9 +34,9 @@ class Jar:
     cents: int = 0
     broken: int = 0
 
-    def evolve(self, event: CoinDropped | JarBroken) -> Self:
+    def evolve(self, event: PennyDropped | JarBroken) -> Self:
         match event:
-            case CoinDropped(cents=cents):
+            case PennyDropped(cents=cents):
                 return replace(self, cents=self.cents + cents)
             case JarBroken():
                 return replace(self, cents=0, broken=self.broken + 1)
@@ -55,7 +55,7 @@ def test_the_rows_are_the_same_whichever_way_is_quicker(
 
         def more(count: int) -> None:
             for _ in range(count):
-                event = JarBroken() if chance.random() < 0.1 else CoinDropped(chance.randrange(100))
+                event = JarBroken() if chance.random() < 0.1 else PennyDropped(chance.randrange(100))
                 lab.append(f"jar-{chance.randrange(9)}", [event])
 
         def wanted() -> object:

@@ -21,7 +21,7 @@ from eventlab.store import read_models as stored
 
 
 @el.event
-class Deposited:
+class SavingsPaidIn:
     """Coins went into a box."""
 
     owner: str
@@ -34,10 +34,10 @@ class Hoard:
     last: tuple[int, ...] = ()
 
     @staticmethod
-    def key(event: Deposited) -> str:
+    def key(event: SavingsPaidIn) -> str:
         return event.owner
 
-    def evolve(self, event: Deposited) -> Self:
+    def evolve(self, event: SavingsPaidIn) -> Self:
         if event.coins < 0:
             raise ValueError("coins do not leave")
         return replace(self, coins=self.coins + event.coins, last=(*self.last[-2:], event.coins))
@@ -47,7 +47,7 @@ class Hoard:
 class Box:
     coins: int = 0
 
-    def evolve(self, event: Deposited) -> Self:
+    def evolve(self, event: SavingsPaidIn) -> Self:
         return replace(self, coins=self.coins + event.coins)
 
 
@@ -66,10 +66,10 @@ def stands(lab: el.Lab, model: type[Any]) -> tuple[int, dict[str, int]]:
 
 
 def test_an_append_moves_rows_and_checkpoint_with_it(lab: el.Lab) -> None:
-    lab.append("box-1", [Deposited("ann", 3)])
+    lab.append("box-1", [SavingsPaidIn("ann", 3)])
     lab.inline(Hoard, Box)
     assert stands(lab, Hoard) == (1, {"ann": 3})
-    lab.append("box-2", [Deposited("ann", 4), Deposited("bob", 5)])
+    lab.append("box-2", [SavingsPaidIn("ann", 4), SavingsPaidIn("bob", 5)])
     assert stands(lab, Hoard) == (3, {"ann": 7, "bob": 5})
     assert stands(lab, Box) == (3, {"1": 3, "2": 9})
     assert lab.table(Hoard)["last"].to_list() == [[3, 4], [5]]
@@ -79,21 +79,21 @@ def test_an_append_moves_rows_and_checkpoint_with_it(lab: el.Lab) -> None:
 
 def test_what_the_model_cannot_take_is_not_appended(lab: el.Lab) -> None:
     lab.inline(Hoard, Box)
-    lab.append("box-1", [Deposited("ann", 3)])
+    lab.append("box-1", [SavingsPaidIn("ann", 3)])
     with pytest.raises(EvolveFailed, match=r"inline read model Hoard cannot take what is appended.*coins do not leave") as caught:
-        lab.append("box-1", [Deposited("bob", 1), Deposited("ann", -3)])
+        lab.append("box-1", [SavingsPaidIn("bob", 1), SavingsPaidIn("ann", -3)])
     assert "nothing was stored" in caught.value.hint
     assert (lab.head, lab.store.version("default", "box-1")) == (1, 1)
     assert stands(lab, Hoard) == (1, {"ann": 3})
     assert stands(lab, Box) == (1, {"1": 3})
-    assert lab.append("box-1", [Deposited("ann", 3)]).positions == (2,)
+    assert lab.append("box-1", [SavingsPaidIn("ann", 3)]).positions == (2,)
     assert stands(lab, Hoard) == (2, {"ann": 6})
 
 
 def test_a_key_that_had_stopped_stays_so_and_others_go_on(lab: el.Lab) -> None:
-    lab.append("box-1", [Deposited("ann", 3), Deposited("ann", -1)])
+    lab.append("box-1", [SavingsPaidIn("ann", 3), SavingsPaidIn("ann", -1)])
     lab.inline(Hoard)
-    lab.append("box-1", [Deposited("ann", 3), Deposited("bob", 3)])
+    lab.append("box-1", [SavingsPaidIn("ann", 3), SavingsPaidIn("bob", 3)])
     assert stands(lab, Hoard) == (4, {"ann": 3, "bob": 3})
     assert lab.parked(Hoard)["waiting"].to_list() == [1]
 
@@ -101,18 +101,18 @@ def test_a_key_that_had_stopped_stays_so_and_others_go_on(lab: el.Lab) -> None:
 def test_what_others_appended_meanwhile_is_folded_by_the_next_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with el.open(tmp_path / "log", maintain=False) as lab, el.open(tmp_path / "log", maintain=False) as other:
         lab.inline(Hoard)
-        other.append("box-9", [Deposited("ann", 1)])
+        other.append("box-9", [SavingsPaidIn("ann", 1)])
         assert stands(lab, Hoard)[0] == 0
-        lab.append("box-1", [Deposited("ann", 2)])
+        lab.append("box-1", [SavingsPaidIn("ann", 2)])
         assert stands(lab, Hoard) == (2, {"ann": 3})
         # Sealed, or too many: it is caught up outside of the transaction, and then appended.
-        other.append("box-9", [Deposited("ann", 1)])
+        other.append("box-9", [SavingsPaidIn("ann", 1)])
         lab.store.seal()  # type: ignore[attr-defined]
-        lab.append("box-1", [Deposited("bob", 2)])
+        lab.append("box-1", [SavingsPaidIn("bob", 2)])
         assert stands(lab, Hoard) == (4, {"ann": 4, "bob": 2})
         monkeypatch.setattr(stored, "INLINE_GAP", 2)
-        other.append("box-9", [Deposited("ann", 1)] * 3)
-        lab.append("box-1", [Deposited("bob", 2)])
+        other.append("box-9", [SavingsPaidIn("ann", 1)] * 3)
+        lab.append("box-1", [SavingsPaidIn("bob", 2)])
         assert stands(lab, Hoard) == (8, {"ann": 7, "bob": 4})
 
 
@@ -125,7 +125,7 @@ def test_rows_in_the_catalog_become_a_file_when_they_are_many(tmp_path: Path, mo
         for i in range(23):
             name = f"o{i % 7}"
             expected[name] = expected.get(name, 0) + i
-            lab.append(f"box-{i}", [Deposited(name, i)])
+            lab.append(f"box-{i}", [SavingsPaidIn(name, i)])
             assert stands(lab, Hoard) == (i + 1, expected)
         with sqlite3.connect(tmp_path / "log" / "catalog.sqlite") as catalog:
             assert catalog.execute("SELECT count(*) FROM inline_row").fetchone()[0] < 5
@@ -139,11 +139,11 @@ def test_rows_in_the_catalog_become_a_file_when_they_are_many(tmp_path: Path, mo
 def test_inline_rows_that_were_changed_are_not_read(tmp_path: Path) -> None:
     with el.open(tmp_path / "log", maintain=False) as lab:
         lab.inline(Hoard)
-        lab.append("box-1", [Deposited("ann", 3)])
+        lab.append("box-1", [SavingsPaidIn("ann", 3)])
         with sqlite3.connect(tmp_path / "log" / "catalog.sqlite") as catalog:
             catalog.execute("UPDATE inline_row SET row = zeroblob(400)")
         assert lab.table(Hoard)["coins"].to_list() == [3]
-        lab.append("box-1", [Deposited("ann", 3)])
+        lab.append("box-1", [SavingsPaidIn("ann", 3)])
         assert stands(lab, Hoard) == (2, {"ann": 6})
 
 
@@ -168,7 +168,7 @@ def test_inline_rows_are_those_of_the_row_fold_whatever_happens_between(steps: l
     with tempfile.TemporaryDirectory() as folder, el.open(folder, maintain=False) as lab, el.open(folder) as other:
         lab.inline(Hoard, Box)
         for verb, listed in steps:
-            made = [Deposited(owner, coins) for owner, coins in listed]
+            made = [SavingsPaidIn(owner, coins) for owner, coins in listed]
             if verb == "append":
                 before = lab.head
                 if any(event.coins < 0 for event in made):
