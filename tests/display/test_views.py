@@ -158,7 +158,7 @@ def test_one_follows_an_event_to_what_it_belongs_to() -> None:
         ("lantern-7", "stream(lantern-7)"), ("room:a", "tag(room:a)"),
         ("lantern", "category(lantern)"),
         ("LanternLit | lantern-7 & room:a", "events(LanternLit) | stream(lantern-7) & tag(room:a)"),
-        ("el.events('LanternLit', \"LanternMounted\") & tag(room='a')", "events(LanternMounted, LanternLit) & tag(room:a)"),
+        ("el.events('LanternLit', \"LanternMounted\") & tag(room='a')", "events(LanternLit, LanternMounted) & tag(room:a)"),
         ("events(LanternLit)", "events(LanternLit)"),
     ],
 )  # fmt: skip
