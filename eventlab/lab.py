@@ -199,7 +199,8 @@ class Lab(Prover):
         """What happens in this log, or in the events that a filter picks: what follows on what, variants, types, causes.
 
         A stream is a case, an event type a step; with `step` the value of that field is the step. `.map`, `.variants`, `.types`,
-        `.fields`, `.causes`, `.rework` are frames; `.mermaid()` draws the map, `.positions(a, b)` are the events behind a number.
+        `.fields`, `.causes`, `.commands`, `.rework` are frames; `.mermaid()` draws the map. Behind the numbers lie events:
+        `.positions(a, b)` of a move, `.filled`, `.caused`, `.given` of a row of fields, causes and commands.
         """
         handled = self._store.commands.all(self._one_tenant("discover"))
         return discover(self.read(filter), self._store.cut().schemas, step, handled)

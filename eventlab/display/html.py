@@ -27,6 +27,7 @@ from eventlab.replay.lift import Explanation
 from eventlab.store.read_models import ReadModelBase
 from eventlab.storming.board import Board, Layout
 from eventlab.storming.discovery import Discovery
+from eventlab.storming.mapping import map_svg
 from eventlab.storming.placing import svg
 from eventlab.storming.process import Conformance
 from eventlab.storming.review import review
@@ -179,7 +180,8 @@ def held_html(held: Held) -> str:
 
 
 def discovery_html(found: Discovery) -> str:
-    """What happens in a log: the moves of its process map, the most frequent first, and its variants."""
+    """What happens in a log: its process map as a picture, the moves as a table beside, and its variants."""
+    drawn = base64.b64encode(map_svg(found).encode()).decode()
     moves = [
         (row["step"], row["then"], f"{row['count']:,}", f"{row['streams']:,}", str(row["median_wait"]))
         for row in found.map.head(ROWS_SHOWN).to_dicts()
@@ -188,7 +190,8 @@ def discovery_html(found: Discovery) -> str:
     ways = [(way, f"{streams:,}", f"{share:.1%}", example) for way, streams, share, example in few]
     heading = f"{repr(found)[10:-1]}"
     first = table(f"{heading}; what follows on what", ("step", "then", "times", "streams", "median wait"), moves, right={2, 3})
-    return first + table("the most frequent ways", ("way", "streams", "share", "as"), ways, right={1, 2})
+    picture = f'<img alt="{escape(repr(found))}" style="max-width: 100%" src="data:image/svg+xml;base64,{drawn}">'
+    return picture + first + table("the most frequent ways", ("way", "streams", "share", "as"), ways, right={1, 2})
 
 
 def board_html(board: Board, layout: Layout | None = None) -> str:

@@ -55,6 +55,10 @@ class Discovery:
     _rows: pl.DataFrame = field(repr=False, compare=False)
     #: The variant of each stream.
     _ways: pl.DataFrame = field(repr=False, compare=False)
+    #: The events that a command gave, and those that say a cause.
+    _given: pl.DataFrame = field(repr=False, compare=False)
+    _caused: pl.DataFrame = field(repr=False, compare=False)
+    _events: Events = field(repr=False, compare=False)
 
     def __repr__(self) -> str:
         of = many(self.streams, "stream")
@@ -72,6 +76,36 @@ class Discovery:
             return rows.filter(pl.col("step") == step)["position"].sort().to_list()
         return rows.filter(pl.col("before") == step, pl.col("step") == then)["position"].sort().to_list()
 
+    @property
+    def steps(self) -> pl.DataFrame:
+        """Each step: how many `events` it has, and as which of a stream it `comes` (the median), the most frequent first."""
+        first = self._rows.group_by("stream", "step").agg(pl.len().alias("events"), pl.col("version").min().alias("first"))
+        found = first.group_by("step").agg(pl.col("events").sum(), pl.col("first").median().alias("comes"))
+        return found.sort(["events", "step"], descending=[True, False])
+
+    def filled(self, type: str, field: str, *, empty: bool = False) -> list[int]:
+        """The positions of the events of a type that have a value in a field; with `empty`, of those that have none."""
+        if not len(self.fields.filter(pl.col("type") == type, pl.col("field") == field)):
+            raise UnknownType(f"{type} has no field {field!r}", hint="`.fields` lists them all")
+        kept = self._events.lazy().filter(pl.col("_type") == type, pl.col(field).is_null() == empty)
+        return kept.select(pl.col("_position").sort()).collect().to_series().to_list()
+
+    def given(self, command: str, type: str | None = None) -> list[int]:
+        """The positions of the events that a command gave: of all types, or of one."""
+        if command not in self.commands["command"]:
+            known = ", ".join(sorted(self.commands["command"].unique())) or "none that was handled under an id"
+            raise UnknownType(f"no event was given by a command {command!r}", hint=f"the commands are {known}")
+        rows = self._given.filter(pl.col("command") == command)
+        return (rows if type is None else rows.filter(pl.col("type") == type))["position"].sort().to_list()
+
+    def caused(self, type: str, by: str | None = None) -> list[int]:
+        """The positions of the events of a type that one of another type caused; without `by`, those that no event here did."""
+        rows = self._caused.filter(pl.col("type") == type, pl.col("cause").eq_missing(pl.lit(by, pl.String)))
+        if not len(rows):
+            what = "something that is no event here" if by is None else by
+            raise UnknownType(f"no {type} was caused by {what}", hint="`.causes` lists what caused what")
+        return rows["position"].sort().to_list()
+
     def streams_of(self, variant: int) -> list[str]:
         """The streams that took a way: the row of `variants` with this number, from 0 on."""
         if not 0 <= variant < len(self.variants):
@@ -82,7 +116,7 @@ class Discovery:
         """The process map as a Mermaid flowchart; of more nodes the most frequent, and what is hidden is said."""
         if nodes < 1:
             raise InvalidValue(f"nodes={nodes!r}", hint="at least one")
-        counts = self._rows.group_by("step").len().sort(["len", "step"], descending=[True, False])
+        counts = self.steps.select("step", "events")
         kept = counts["step"].to_list()[:nodes]
         number = {name: at for at, name in enumerate(kept)}
         lines = ["flowchart LR"]
@@ -98,7 +132,7 @@ class Discovery:
         shown = self.map.filter(pl.col("step").is_in(kept), pl.col("then").is_in(kept))
         lines += [f"    n{number[a]} -->|{n:,}| n{number[b]}" for a, b, n in shown.select("step", "then", "count").iter_rows()]
         if len(counts) > nodes:
-            hidden = int(counts["len"][nodes:].sum())
+            hidden = int(counts["events"][nodes:].sum())
             lines.append(f'    more["{many(len(counts) - nodes, "more step")}, {many(hidden, "event")}, not drawn"]')
         return "\n".join(lines) + "\n"
 
@@ -116,10 +150,11 @@ def discover(
     variants = variants.sort(["streams", "way"], descending=[True, False]).with_row_index("variant")
     numbers = ways.join(variants.select("way", pl.col("variant").cast(pl.Int64)), on="way").select("stream", "variant")
     variants = variants.drop("variant").with_columns(pl.col("way").str.replace_all(_BETWEEN, ARROW, literal=True))
+    given, caused = _given(rows, handled), _caused(lazy)
     return Discovery(
         len(rows), len(ways), step, *span_of(rows), _map(rows), variants, _types(rows), _fields(lazy, rows, schemas),
-        _causes(lazy, rows), _commands(rows, handled), ends_of(rows, first=True), ends_of(rows, first=False), _rework(rows),
-        rows, numbers,
+        _causes(caused), _commands(given), ends_of(rows, first=True), ends_of(rows, first=False), _rework(rows),
+        rows, numbers, given, caused, events,
     )  # fmt: skip
 
 
@@ -220,26 +255,37 @@ def _fields(lazy: pl.LazyFrame, rows: pl.DataFrame, schemas: Mapping[tuple[str, 
     return pl.DataFrame(found, schema=kinds, orient="row").sort(["type", "field"])
 
 
-def _commands(rows: pl.DataFrame, handled: Sequence[Done]) -> pl.DataFrame:
-    """Which command gave which type, and how often; a command that was handled under no id left no trace."""
+def _given(rows: pl.DataFrame, handled: Sequence[Done]) -> pl.DataFrame:
+    """The events that commands gave, each with its command; a command that was handled under no id left no trace."""
     kinds: dict[str, Any] = {"command": pl.String, "first": pl.Int64, "count": pl.Int64}
     runs = pl.DataFrame([(of.name, of.first, of.count) for of in handled if of.count], schema=kinds, orient="row")
     places = runs.select("command", pl.int_ranges("first", pl.col("first") + pl.col("count")).alias("position"))
-    given = places.explode("position", empty_as_null=False).join(rows.select("position", "category", "type"), on="position")
+    exploded = places.explode("position", empty_as_null=False)
+    return exploded.join(rows.select("position", "category", "type"), on="position")
+
+
+def _commands(given: pl.DataFrame) -> pl.DataFrame:
+    """Which command gave which type, and how often."""
     found = given.group_by("command", "category", "type").agg(pl.len().alias("count"))
     return found.sort(["count", "command", "type"], descending=[True, False, False])
 
 
-def _causes(lazy: pl.LazyFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    """Which type caused which; a cause that is no event of these is a command, or lies elsewhere: its `cause` is null."""
-    ids = lazy.select("_event_id", "_causation_id", "_type", "_category", "_stream").collect()
+def _caused(lazy: pl.LazyFrame) -> pl.DataFrame:
+    """The events that say a cause; one that is no event of these is a command, or lies elsewhere: its `cause` is null."""
+    ids = lazy.select("_position", "_event_id", "_causation_id", "_type", "_category", "_stream").collect()
     caused = ids.filter(pl.col("_causation_id").is_not_null())
     by = ids.select(pl.col("_event_id").alias("_causation_id"), pl.col("_type").alias("cause"), pl.col("_category").alias("of"),
                     pl.col("_stream").alias("_by"))  # fmt: skip
     joined = caused.join(by, on="_causation_id", how="left")
-    found = joined.group_by("of", "cause", pl.col("_category").alias("category"), pl.col("_type").alias("type")).agg(
-        pl.len().alias("count"), (pl.col("_by") != pl.col("_stream")).sum().alias("across")
-    )
+    return joined.select(
+        "of", "cause", pl.col("_category").alias("category"), pl.col("_type").alias("type"),
+        pl.col("_position").alias("position"), (pl.col("_by") != pl.col("_stream")).alias("across"),
+    )  # fmt: skip
+
+
+def _causes(caused: pl.DataFrame) -> pl.DataFrame:
+    """Which type caused which, how often, and how often across streams."""
+    found = caused.group_by("of", "cause", "category", "type").agg(pl.len().alias("count"), pl.col("across").sum())
     return found.sort(["count", "cause", "type"], descending=[True, False, False], nulls_last=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import re
 import subprocess
@@ -12,6 +13,7 @@ from decimal import Decimal
 from html import unescape
 from pathlib import Path
 from typing import Self
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
@@ -77,7 +79,14 @@ def drawn(lab: el.Lab) -> list[str]:
 
 
 def test_payload_text_is_never_html(lab: el.Lab) -> None:
-    for text in drawn(lab):
+    drawings = r'<img alt="[^"<>]*" style="max-width: 100%" src="data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)">'
+    texts = drawn(lab)
+    pictures = [base64.b64decode(found).decode() for text in texts for found in re.findall(drawings, text)]
+    assert any("&lt;" in picture for picture in pictures)
+    for picture in pictures:
+        tags = {of.tag.rpartition("}")[2] for of in ElementTree.fromstring(picture).iter()}
+        assert tags <= {"svg", "defs", "marker", "path", "g", "title", "rect", "text"}
+    for text in (re.sub(drawings, "", of) for of in texts):
         assert re.findall(r"<(\w+)", text) == [tag for tag in re.findall(r"<(\w+)", text) if tag in
                                                {"table", "caption", "thead", "tbody", "tr", "th", "td"}]  # fmt: skip
         assert "onerror" not in re.sub(r"&lt;.*?&gt;", "", text)

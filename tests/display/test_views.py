@@ -28,65 +28,65 @@ from eventlab.temporal.trace import Trace
 
 
 @el.event
-class LanternMounted:
-    """Somebody hung a lantern."""
+class SconceMounted:
+    """Somebody hung a sconce."""
 
     room: el.Tag[str]
     watts: int
 
 
 @el.event
-class LanternLit:
+class SconceLit:
     """It shines."""
 
     note: str = ""
 
 
 @el.event
-class LanternDimmed:
+class SconceDimmed:
     """It shines less."""
 
     watts: int
 
 
 @el.aggregate
-class Lantern:
-    """One lantern."""
+class Sconce:
+    """One sconce."""
 
     room: str = ""
     watts: int = 0
     lit: int = 0
     notes: dict[str, int] = el.field(default_factory=dict)
 
-    def evolve(self, event: LanternMounted | LanternLit | LanternDimmed) -> Self:
+    def evolve(self, event: SconceMounted | SconceLit | SconceDimmed) -> Self:
         match event:
-            case LanternMounted(room=room, watts=watts):
+            case SconceMounted(room=room, watts=watts):
                 return replace(self, room=room, watts=watts)
-            case LanternLit(note=note):
+            case SconceLit(note=note):
                 return replace(self, lit=self.lit + 1, notes=self.notes | {note: self.lit})
-            case LanternDimmed(watts=watts):
+            case SconceDimmed(watts=watts):
                 return replace(self, watts=watts)
         return self
 
 
-def lanterns(lab: el.Lab, count: int, seed: int = 0) -> el.Lab:
+def sconces(lab: el.Lab, count: int, seed: int = 0) -> el.Lab:
     chance = random.Random(seed)
     for number in range(count):
-        lab.append(f"lantern-{number}", [LanternMounted(chance.choice("ab"), 60)])
+        lab.append(f"sconce-{number}", [SconceMounted(chance.choice("ab"), 60)])
         for _ in range(chance.randrange(4)):
-            event: Any = LanternLit(chance.choice("xyz")) if chance.random() < 0.7 else LanternDimmed(chance.randrange(60))
-            lab.append(f"lantern-{chance.randrange(number + 1)}", [event])
+            event: Any = SconceLit(chance.choice("xyz")) if chance.random() < 0.7 else SconceDimmed(chance.randrange(60))
+            lab.append(f"sconce-{chance.randrange(number + 1)}", [event])
     return lab
 
 
 @pytest.fixture(params=["memory", "hot", "compacted"])
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[el.Lab]:
-    with el.scratch(seed=1) if request.param == "memory" else el.open(tmp_path / "lanterns", maintain=False) as made:
-        lanterns(made, 120)
+    with el.scratch(seed=1) if request.param == "memory" else el.open(tmp_path / "sconces", maintain=False) as made:
+        sconces(made, 120)
         if request.param == "compacted":
             made.seal()
             made.compact(all=True)
-            lanterns(made, 3)
+            sconces(made, 3)
         yield made
 
 
@@ -95,7 +95,7 @@ def all_of(browser: Browser) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "filter", [el.events(), el.events(LanternDimmed), el.stream("lantern-1", "lantern-7") | el.tag(room="a")], ids=str
+    "filter", [el.events(), el.events(SconceDimmed), el.stream("sconce-1", "sconce-7") | el.tag(room="a")], ids=str
 )
 def test_pages_are_the_events_in_their_order_with_none_twice(lab: el.Lab, filter: Filter) -> None:
     browser = Browser(lab, filter)
@@ -112,19 +112,19 @@ def test_pages_are_the_events_in_their_order_with_none_twice(lab: el.Lab, filter
 def test_what_others_append_is_seen_after_a_refresh_and_not_before(lab: el.Lab) -> None:
     browser = Browser(lab)
     before = all_of(browser)
-    lab.append("lantern-999", [LanternMounted("a", 1)])
+    lab.append("sconce-999", [SconceMounted("a", 1)])
     assert all_of(browser) == before
     assert browser.do({"do": "refresh"})
     assert all_of(browser)[:-1] == before
-    assert all_of(browser)[-1]["stream"] == "lantern-999"
+    assert all_of(browser)[-1]["stream"] == "sconce-999"
 
 
 def test_one_follows_an_event_to_what_it_belongs_to() -> None:
     with el.scratch(seed=1) as lab:
-        lab.append("lantern-1", [LanternMounted("a", 60)])
+        lab.append("sconce-1", [SconceMounted("a", 60)])
         (hung,) = lab.read()
         with el.context(correlation_id=hung.event_id, causation_id=hung.event_id, actor="ada"):
-            lab.append("lantern-2", [LanternLit("<b>"), LanternLit()])
+            lab.append("sconce-2", [SconceLit("<b>"), SconceLit()])
         browser = Browser(lab)
         assert not browser.do({"do": "follow", "what": "stream"})
         assert browser.do({"do": "open", "position": 2})
@@ -154,12 +154,12 @@ def test_one_follows_an_event_to_what_it_belongs_to() -> None:
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("", "everything"), ("LanternLit", "events(LanternLit)"),
-        ("lantern-7", "stream(lantern-7)"), ("room:a", "tag(room:a)"),
-        ("lantern", "category(lantern)"),
-        ("LanternLit | lantern-7 & room:a", "events(LanternLit) | stream(lantern-7) & tag(room:a)"),
-        ("el.events('LanternLit', \"LanternMounted\") & tag(room='a')", "events(LanternLit, LanternMounted) & tag(room:a)"),
-        ("events(LanternLit)", "events(LanternLit)"),
+        ("", "everything"), ("SconceLit", "events(SconceLit)"),
+        ("sconce-7", "stream(sconce-7)"), ("room:a", "tag(room:a)"),
+        ("sconce", "category(sconce)"),
+        ("SconceLit | sconce-7 & room:a", "events(SconceLit) | stream(sconce-7) & tag(room:a)"),
+        ("el.events('SconceLit', \"SconceMounted\") & tag(room='a')", "events(SconceLit, SconceMounted) & tag(room:a)"),
+        ("events(SconceLit)", "events(SconceLit)"),
     ],
 )  # fmt: skip
 def test_a_filter_is_what_was_typed(typed: str, meant: str) -> None:
@@ -189,7 +189,7 @@ def test_a_filter_runs_no_code_and_an_error_leaves_what_is_looked_at(lab: el.Lab
 
 def test_messages_of_several_threads_are_all_answered() -> None:
     with el.scratch(seed=1) as lab:
-        view = BrowserView(Browser(lanterns(lab, 200)))
+        view = BrowserView(Browser(sconces(lab, 200)))
         sent: list[dict[str, Any]] = []
         view.send = sent.append  # type: ignore[method-assign]
         asked = [{"do": "page", "at": at * 10, "count": 10} for at in range(20)]
@@ -210,8 +210,8 @@ def test_messages_of_several_threads_are_all_answered() -> None:
 
 def test_a_stepper_goes_both_ways_and_shows_what_changed() -> None:
     with el.scratch() as lab:
-        lab.append("lantern-1", [LanternMounted("a", 60), LanternLit("x"), LanternDimmed(20), LanternLit("y")])
-        view = Stepper(lab.debug(Lantern, "1"))
+        lab.append("sconce-1", [SconceMounted("a", 60), SconceLit("x"), SconceDimmed(20), SconceLit("y")])
+        view = Stepper(lab.debug(Sconce, "1"))
         assert view.state()["when"] == ""
         assert view.do({"do": "step", "by": 2})
         changed = [of[:2] for of in view.state()["tree"] if of[2]]
@@ -219,48 +219,48 @@ def test_a_stepper_goes_both_ways_and_shows_what_changed() -> None:
         assert view.do({"do": "stop", "changed": "watts"})
         assert view.do({"do": "run"})
         assert (view.state()["at"], view.state()["stops"]) == (3, ["watts changes"])
-        assert eval(view.code(), {"lab": lab, "Lantern": Lantern}).state == view.debugger.state
+        assert eval(view.code(), {"lab": lab, "Sconce": Sconce}).state == view.debugger.state
         assert view.do({"do": "run", "back": True})
         assert view.state()["at"] == 1
         assert view.do({"do": "to", "step": 99})
         assert view.state()["at"] == 4
         assert not view.do({"do": "stop", "changed": "colour"})
-        assert "Lantern has no field 'colour'" in view.error
+        assert "Sconce has no field 'colour'" in view.error
         assert not view.do({"do": "stop"})
         assert view.do({"do": "clear"})
-        assert view.do({"do": "stop", "type": "LanternLit"})
-        assert "step 4 of 4: LanternLit at position 4" in view.html()
+        assert view.do({"do": "stop", "type": "SconceLit"})
+        assert "step 4 of 4: SconceLit at position 4" in view.html()
         json.dumps(view.state())
 
-        @el.aggregate(name="lantern")
+        @el.aggregate(name="sconce")
         class Dim:
             watts: int = 0
 
-            def evolve(self, event: LanternMounted | LanternDimmed) -> Self:
-                return replace(self, watts=event.watts // 2 if isinstance(event, LanternDimmed) else event.watts)
+            def evolve(self, event: SconceMounted | SconceDimmed) -> Self:
+                return replace(self, watts=event.watts // 2 if isinstance(event, SconceDimmed) else event.watts)
 
         parted = view.swap(Dim)
         assert parted is not None
         assert view.state()["parted"] == "Dim parts at step 3, watts: 20 here, 10 there"
         assert view.state()["at"] == 3
-        assert view.swap(Lantern) is None
-        assert view.state()["parted"] == "Lantern gives the same states"
+        assert view.swap(Sconce) is None
+        assert view.state()["parted"] == "Sconce gives the same states"
     with pytest.raises(InvalidValue, match="int is no debugger"):
         stepper(3)
 
 
 def test_a_fold_that_raises_is_shown_where_it_does() -> None:
-    @el.aggregate(name="lantern")
+    @el.aggregate(name="sconce")
     class Breaks:
         lit: int = 0
 
-        def evolve(self, event: LanternLit | LanternMounted) -> Self:
-            if isinstance(event, LanternLit):
+        def evolve(self, event: SconceLit | SconceMounted) -> Self:
+            if isinstance(event, SconceLit):
                 raise ValueError("the bulb is gone")
             return self
 
     with el.scratch() as lab:
-        lab.append("lantern-1", [LanternMounted("a", 60), LanternLit(), LanternLit()])
+        lab.append("sconce-1", [SconceMounted("a", 60), SconceLit(), SconceLit()])
         view = Stepper(lab.debug(Breaks, "1"))
         view.do({"do": "run"})
         assert (view.state()["at"], view.state()["raised"]) == (2, "ValueError: the bulb is gone")
@@ -275,21 +275,21 @@ def test_a_state_as_lines() -> None:
 
 
 def test_a_slider_shows_what_a_moment_shows(lab: el.Lab) -> None:
-    view = AsOf(lab, Lantern)
+    view = AsOf(lab, Sconce)
     for position in (0, 1, lab.head // 2, lab.head, lab.head + 9):
         assert view.do({"do": "to", "position": position})
         at = min(position, lab.head)
-        frame = lab.at(position=at).table(Lantern)
+        frame = lab.at(position=at).table(Sconce)
         assert (view.state()["position"], view.state()["count"]) == (at, len(frame))
         assert [row[0] for row in view.state()["rows"]] == frame["_id"].head(20).to_list()
-        assert eval(view.code(), {"lab": lab, "Lantern": Lantern}).equals(frame)
-    one = AsOf(lab, Lantern, "1")
-    mine = [event.position for event in lab.read(el.stream("lantern-1"))]
+        assert eval(view.code(), {"lab": lab, "Sconce": Sconce}).equals(frame)
+    one = AsOf(lab, Sconce, "1")
+    mine = [event.position for event in lab.read(el.stream("sconce-1"))]
     one.do({"do": "to", "position": 0})
     for position in mine:
         assert one.do({"do": "by", "count": 1})
         assert one.state()["position"] == position
-        assert dict(row[:2] for row in one.state()["rows"])["watts"] == str(lab.at(position=position).load(Lantern, "1").watts)
+        assert dict(row[:2] for row in one.state()["rows"])["watts"] == str(lab.at(position=position).load(Sconce, "1").watts)
     assert one.do({"do": "by", "count": -100})
     assert one.state()["position"] == 0
     assert not view.do({"do": "time", "time": "not a time"})
@@ -301,8 +301,8 @@ def test_a_slider_shows_what_a_moment_shows(lab: el.Lab) -> None:
 
 
 def test_an_inspector_pages_sorts_finds_and_blames(lab: el.Lab) -> None:
-    view = Inspector(lab, Lantern)
-    frame = lab.table(Lantern)
+    view = Inspector(lab, Sconce)
+    frame = lab.table(Sconce)
     assert view.state()["count"] == len(frame)
 
     def page(at: int = 0) -> list[Any]:
@@ -314,19 +314,19 @@ def test_an_inspector_pages_sorts_finds_and_blames(lab: el.Lab) -> None:
     assert view.do({"do": "sort", "column": "watts"})
     assert [row[2] for row in page()] == [str(of) for of in frame["watts"].sort().head(100)]
     assert view.do({"do": "sort", "column": "watts"})
-    shown = eval(view.code(), {"lab": lab, "Lantern": Lantern})
+    shown = eval(view.code(), {"lab": lab, "Sconce": Sconce})
     assert shown["watts"].to_list() == frame["watts"].sort(descending=True).to_list()
     assert view.do({"do": "sort", "column": "watts"})
-    assert view.code() == "lab.table(Lantern)"
+    assert view.code() == "lab.table(Sconce)"
     assert view.do({"do": "find", "text": "11"})
     assert {row[0] for row in page()} == {of for of in frame["_id"] if "11" in of}
     row = next(at for at, of in enumerate(page()) if of[0] == "11")
     assert view.do({"do": "blame", "row": row, "field": "watts"})
-    assert view.state()["blamed"]["rows"][-1][1] == "LanternMounted"
+    assert view.state()["blamed"]["rows"][-1][1] == "SconceMounted"
     assert not view.do({"do": "blame", "row": 10_000, "field": "watts"})
     assert not view.do({"do": "sort", "column": "colour"})
-    lab.rebuild(Lantern)
-    lab.append("lantern-1", [LanternLit()])
+    lab.rebuild(Sconce)
+    lab.append("sconce-1", [SconceLit()])
     assert view.do({"do": "refresh"})
     facts = dict(view.state()["facts"])
     assert facts["read model, accepted"].endswith("1 event behind")
@@ -341,19 +341,19 @@ def test_an_inspector_pages_sorts_finds_and_blames(lab: el.Lab) -> None:
 def test_a_trace_is_who_caused_whom_with_gaps_and_causes_from_outside() -> None:
     now = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC)]
     with el.scratch(clock=lambda: now[0], seed=1) as lab:
-        lab.append("lantern-1", [LanternMounted("a", 60)])
+        lab.append("sconce-1", [SconceMounted("a", 60)])
         (first,) = lab.read()
         wait = {2: 1, 3: 50, 4: 1}
         cause = first
         for number in (2, 3):
             now[0] += dt.timedelta(seconds=wait[number])
             with el.context(correlation_id=first.event_id, causation_id=cause.event_id, actor="ada"):
-                lab.append(f"lantern-{number}", [LanternLit()])
+                lab.append(f"sconce-{number}", [SconceLit()])
             (cause,) = lab.read(after=lab.head - 1)
         now[0] += dt.timedelta(seconds=1)
         with el.context(correlation_id=first.event_id, causation_id="00000000-0000-4000-8000-000000000001"):
-            lab.append("lantern-4", [LanternDimmed(3)])
-        lab.append("lantern-5", [LanternDimmed(3)])
+            lab.append("sconce-4", [SconceDimmed(3)])
+        lab.append("sconce-5", [SconceDimmed(3)])
         found = lab.trace(first)
         assert found.frame.select("position", "depth", "cause", "command", "gap").rows() == [
             (1, 0, None, False, False), (2, 1, 1, False, False), (3, 2, 2, False, True), (4, 0, None, True, False),

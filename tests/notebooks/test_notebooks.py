@@ -105,6 +105,12 @@ def test_the_first_notebook_and_the_one_about_time_are_there() -> None:
     assert {"00_start_here", "05_query_time", "07_projections"} <= {path.stem for path in NOTEBOOKS}
 
 
+def test_the_first_notebook_ends_with_a_tour_of_all_others() -> None:
+    first, *others = sorted(NOTEBOOKS)
+    closing = nbformat.read(first, as_version=4).cells[-1].source
+    assert re.findall(r"^\| \[\w+\]\((\S+)\)", closing, re.MULTILINE) == [path.name for path in others]
+
+
 def test_a_committed_notebook_is_what_execute_writes(path: Path) -> None:
     assert script().settled(script().read(path)) == path.read_text(encoding="utf-8")
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.display import html
 from eventlab.errors import InvalidName, InvalidValue, UnknownType, Unsupported
+from eventlab.storming.mapping import HIGH, WIDE, map_svg
 from eventlab.storming.process import Process
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -103,6 +105,17 @@ def test_types_fields_and_causes(tmp_path: Path) -> None:
         assert found.causes.select("of", "cause", "category", "type", "count", "across").rows() == [
             ("lamp", "storming.LampSwitched", "moth", "storming.MothCame", 1, 1)
         ]
+        assert found.filled("storming.LampSwitched", "by") == [1]
+        assert found.filled("storming.LampSwitched", "by", empty=True) == [2]
+        assert found.caused("storming.MothCame", "storming.LampSwitched") == [3]
+        with pytest.raises(UnknownType, match="LampSwitched was caused by something that is no event here"):
+            found.caused("storming.LampSwitched")
+        with pytest.raises(UnknownType, match=r"storming.MothCame has no field 'wings'"):
+            found.filled("storming.MothCame", "wings")
+        with pytest.raises(UnknownType, match="no event was given by a command 'Sing'"):
+            found.given("Sing")
+        # Of the moths alone the cause is no event.
+        assert lab.discover(el.category("moth")).caused("storming.MothCame") == [3]
         assert lab.discover(el.category("moth")).events == 1
         with pytest.raises(UnknownType, match="no event has a field 'colour'"):
             lab.discover(step="colour")
@@ -127,8 +140,36 @@ def test_a_drawing_says_what_it_hides_and_names_are_text() -> None:
         lab.ingest(el.rows("Drawn", frame, stream="drawn-{id}", fields={"step": "step"}), source="drawn")
         found = lab.discover(el.category("drawn"), step="step")
         assert hostile not in found.mermaid()
+        ElementTree.fromstring(map_svg(found))
         assert "<script" not in html.discovery_html(found)
         assert re.search(r"what follows on what", html.discovery_html(lab.discover()))
+
+
+@given(FACTS, st.integers(1, 5))
+@settings(max_examples=40, deadline=None)
+def test_the_picture_counts_what_it_draws_and_what_it_hides(facts: list[tuple[str, str, int]], nodes: int) -> None:
+    with el.scratch() as lab:
+        told(lab, facts)
+        found = lab.discover()
+    drawn = map_svg(found, nodes)
+    tree = ElementTree.fromstring(drawn)
+    space = "{http://www.w3.org/2000/svg}"
+    boxes = [(float(box.get("x", 0)), float(box.get("y", 0))) for box in tree.iter(f"{space}rect")]
+    assert len(boxes) == len(set(boxes)) == min(nodes, len(found.steps))
+    assert all(abs(a - x) >= WIDE or abs(b - y) >= HIGH for at, (a, b) in enumerate(boxes) for x, y in boxes[:at])
+    width, height = (float(tree.get(of, 0)) for of in ("width", "height"))
+    for path in tree.iter(f"{space}path"):
+        numbers = [float(of) for of in re.findall(r"-?\d+", path.get("d", ""))]
+        assert min(numbers) >= 0
+        assert max(numbers) <= max(width, height)
+    lines = [line for line in tree.iter(f"{space}path") if line.get("marker-end")]
+    said = re.search(r"(\d+) moves?, made ([\d,]+) times", drawn)
+    assert len(lines) + (int(said[1]) if said else 0) == len(found.map)
+    counts = [int((text.text or "").replace(",", "")) for text in tree.findall(f"{space}text") if (text.text or "").isdecimal()]
+    assert sum(counts) + (int(said[2].replace(",", "")) if said else 0) == found.map["count"].sum()
+    # As Mermaid and as picture the same events are hidden.
+    rest = re.search(r"steps? of (\d+) events?", drawn)
+    assert (int(rest[1]) if rest else 0) == found.events - sum(found.steps["events"].head(nodes))
 
 
 # -- the logs that nobody here wrote
@@ -317,6 +358,8 @@ def test_commands_that_were_handled_under_an_id_are_seen_and_stand_on_the_board(
         assert found.commands.select("command", "type", "count").rows() == [
             ("Deposit", "MoneyDeposited", 3), ("OpenAccount", "AccountOpened", 3),
         ]  # fmt: skip
+        assert found.given("Deposit") == [2, 4, 6] == found.given("Deposit", "MoneyDeposited")
+        assert found.given("Deposit", "AccountOpened") == []
         board = lab.board("seen")
         assert [of.name for of in board.after("OpenAccount", "event")] == ["AccountOpened"]
         assert lab.conform(board).deviations["kind"].unique().to_list() == ["event without cause"]
