@@ -22,7 +22,7 @@ from eventlab.model.types import AnyFloat, ExactDecimal, Money, Scale, Tag, mone
 
 if TYPE_CHECKING:
     from eventlab.determinism.lint import lint
-    from eventlab.display.widgets import browse, inspect, slide, step, storm
+    from eventlab.display.widgets import browse, follow, inspect, slide, step, storm, watch
     from eventlab.integration.ingest import Rows, rows
     from eventlab.lab import Lab, open, scratch
     from eventlab.projections.consumers import consumer
@@ -39,8 +39,8 @@ __all__ = [
     "ALL", "AnyFloat", "Board", "Conflict", "EventlabError", "ExactDecimal", "Example", "Fact", "Filter", "Lab", "Meta",
     "Moment", "Money", "Move", "Note", "Process", "Recorded", "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag",
     "aggregate", "browse", "category", "command", "consumer", "context", "downcast", "event", "events", "field", "findings",
-    "frame_projection", "inspect", "lint", "money", "new", "open", "projection", "query", "rows", "scratch", "slide",
-    "sql_projection", "step", "storm", "stream", "tag", "upcast",
+    "follow", "frame_projection", "inspect", "lint", "money", "new", "open", "projection", "query", "rows", "scratch", "slide",
+    "sql_projection", "step", "storm", "stream", "tag", "upcast", "watch",
 ]  # fmt: skip
 
 # What needs DuckDB, Polars and PyArrow is imported when it is first named, so that a module of events loads at once.
@@ -48,6 +48,8 @@ _LATE = {
     "ALL": "eventlab.store.base",
     "Board": "eventlab.storming.board",
     "browse": "eventlab.display.widgets",
+    "follow": "eventlab.display.widgets",
+    "watch": "eventlab.display.widgets",
     "Example": "eventlab.storming.board",
     "Fact": "eventlab.storming.board",
     "Note": "eventlab.storming.board",

@@ -54,12 +54,12 @@ def test_imports_point_one_way():
     tool("lint-imports", "--no-cache")
 
 
-def test_an_event_of_a_test_is_declared_once():
+def test_an_event_or_a_model_of_a_test_is_declared_once():
     # All tests of a run may share one process, and a name that two classes answer to is refused there.
     declared: dict[str, set[str]] = {}
     for path in sorted({*(ROOT / "tests").rglob("*.py"), *PACKAGE.rglob("*.py")}):
         text = path.read_text(encoding="utf-8")
-        for found in re.finditer(r"^@el\.event\b[^\n]*\n(?:@[^\n]*\n)*class (\w+)", text, re.MULTILINE):
+        for found in re.finditer(r"^@el\.(?:event|aggregate|projection)\b[^\n]*\n(?:@[^\n]*\n)*class (\w+)", text, re.MULTILINE):
             renamed = re.search(r'name="(\w+)"', found[0])
             declared.setdefault(renamed[1] if renamed else found[1], set()).add(str(path.relative_to(ROOT)))
     twice = {name: sorted(places) for name, places in declared.items() if len(places) > 1}

@@ -168,8 +168,8 @@ def test_the_command_line_says_so_and_fails(tmp_path: Path, capsys: pytest.Captu
 # -- JSON Schema
 
 
-@el.event(name="schemas.Everything")
-class Everything:
+@el.event(name="schemas.EveryShape")
+class EveryShape:
     """Of every form."""
 
     text: str
@@ -181,13 +181,13 @@ class Everything:
 
 
 def test_a_class_gives_a_json_schema() -> None:
-    found = json_schema(event_type(Everything))
+    found = json_schema(event_type(EveryShape))
     assert found["required"] == ["text", "whole", "price", "kind"]
     assert found["properties"]["kind"] == {"type": "string", "enum": ["a", "b"]}
     assert found["properties"]["many"]["type"] == "array"
     assert found["properties"]["named"]["type"] == ["object", "null"]
     assert found["description"] == "Of every form."
-    stored = stored_schema(event_type(Everything).schema)
+    stored = stored_schema(event_type(EveryShape).schema)
     assert set(stored["properties"]) == {"text", "whole", "price", "kind", "many", "named"}
 
 
@@ -195,7 +195,7 @@ def test_a_class_gives_a_json_schema() -> None:
 def test_the_pattern_of_a_decimal_takes_its_values(n: int, places: int) -> None:
     import re
 
-    pattern = json_schema(event_type(Everything))["properties"]["price"]["pattern"]
+    pattern = json_schema(event_type(EveryShape))["properties"]["price"]["pattern"]
     assert re.search(pattern, str(Decimal(n).scaleb(-places))) is not None or places > 2
     assert re.search(pattern, "1.234") is None
 

@@ -70,7 +70,7 @@ class Browser(Controller):
         return {
             **super().state(), "head": self.head, "count": self.count, "place": str(self.place), "back": len(self._past),
             "text": "" if self.place.column or self.place.filter == EVERYTHING else self.place.filter.code(""),
-            "facets": self.facets, "opened": _told(self._opened), "other": _told(self._other), "turn_of": self._turn,
+            "facets": self.facets, "opened": told_event(self._opened), "other": told_event(self._other), "turn_of": self._turn,
             "differs": _differs(self._opened, self._other), "page": PAGE,
         }  # fmt: skip
 
@@ -79,7 +79,7 @@ class Browser(Controller):
         few = self._moment.read(self.place.filter) if not self.place.column else None
         rows = [(f["category"], f["type"], f"{f['count']:,}") for f in self.facets[:20]]
         counted = table(f"{self.place}: {many(self.count, 'event')}", ("category", "type", "events"), rows, right={2})
-        opened = _told(self._opened)
+        opened = told_event(self._opened)
         shown = table("", ("", ""), [*opened["about"], *opened["fields"]]) if opened else ""
         return counted + (events_html(few) if few is not None else "") + shown
 
@@ -190,7 +190,7 @@ class Browser(Controller):
         raise InvalidValue(f"there is no event at position {position:,}", hint=f"1 to {self.head:,}")
 
 
-def _told(event: Recorded | None) -> dict[str, Any] | None:
+def told_event(event: Recorded | None) -> dict[str, Any] | None:
     """An event as a person reads it: about it, and what it says."""
     if event is None:
         return None

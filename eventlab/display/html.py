@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import os
 import re
@@ -17,6 +16,7 @@ from eventlab.determinism.check import Checked
 from eventlab.determinism.goldens import Held
 from eventlab.determinism.lint import Found, Linted
 from eventlab.determinism.revisions import ADDED, REMOVED, ReplayDiff
+from eventlab.display.charts import causes, picture
 from eventlab.integration.ingest import Ingested
 from eventlab.lab import Lab
 from eventlab.model.events import New
@@ -181,7 +181,6 @@ def held_html(held: Held) -> str:
 
 def discovery_html(found: Discovery) -> str:
     """What happens in a log: its process map as a picture, the moves as a table beside, and its variants."""
-    drawn = base64.b64encode(map_svg(found).encode()).decode()
     moves = [
         (row["step"], row["then"], f"{row['count']:,}", f"{row['streams']:,}", str(row["median_wait"]))
         for row in found.map.head(ROWS_SHOWN).to_dicts()
@@ -190,13 +189,12 @@ def discovery_html(found: Discovery) -> str:
     ways = [(way, f"{streams:,}", f"{share:.1%}", example) for way, streams, share, example in few]
     heading = f"{repr(found)[10:-1]}"
     first = table(f"{heading}; what follows on what", ("step", "then", "times", "streams", "median wait"), moves, right={2, 3})
-    picture = f'<img alt="{escape(repr(found))}" style="max-width: 100%" src="data:image/svg+xml;base64,{drawn}">'
-    return picture + first + table("the most frequent ways", ("way", "streams", "share", "as"), ways, right={1, 2})
+    drawn = picture(map_svg(found), repr(found))
+    return drawn + first + table("the most frequent ways", ("way", "streams", "share", "as"), ways, right={1, 2})
 
 
 def board_html(board: Board, layout: Layout | None = None) -> str:
     """A board as a picture, with its notes as a table beside, and what there is to say of it."""
-    drawn = base64.b64encode(svg(board, layout).encode()).decode()
     rows = [
         (note.name, note.kind.replace("_", " "), note.context, note.text, "; ".join(map(str, note.fields)),
          ", ".join(board.note(to).name for to in note.to))
@@ -206,7 +204,7 @@ def board_html(board: Board, layout: Layout | None = None) -> str:
     said = [(one.code, one.message, one.hint) for one in review(board)]
     looked = table(f"{len(said)} to look at", ("", "", "instead"), said, whole={0}, one_line=True) if said else ""
     return (
-        f'<img alt="{escape(repr(board))}" style="max-width: 100%" src="data:image/svg+xml;base64,{drawn}">'
+        f"{picture(svg(board, layout), repr(board))}"
         f"<details><summary>{escape(repr(board))}</summary>{notes}</details>{looked}"
     )
 
@@ -226,7 +224,8 @@ def trace_html(found: Trace) -> str:
         event = "\u2003" * row["depth"] + ("↳ " if row["depth"] else "") + row["type"]
         rows.append((f"{row['position']:,}", line, f"+{row['after']}", event, row["stream"], row["actor"] or "", "; ".join(said)))
     columns = ("position", "when", "after", "event", "stream", "actor", "")
-    return table(repr(found), columns, rows, right={0, 2}, whole=range(5), one_line=True)
+    fall = table(repr(found), columns, rows, right={0, 2}, whole=range(5), one_line=True)
+    return fall + picture(causes(found), f"who caused whom in {found!r}")
 
 
 def conformance_html(found: Conformance) -> str:

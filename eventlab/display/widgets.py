@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from eventlab.display.browsing import Browser
 from eventlab.display.editing import Editor, look
+from eventlab.display.following import Follower
 from eventlab.display.looking import AsOf, Inspector
 from eventlab.display.stepping import Stepper, stepper
 from eventlab.display.view import Controller
+from eventlab.display.watching import Watcher
 from eventlab.errors import Unsupported
 from eventlab.lab import Lab
 from eventlab.model.filters import EVERYTHING, Filter
+from eventlab.model.meta import Recorded
 from eventlab.storming.board import Board, Layout
 from eventlab.temporal.debugger import Debugger, Parting
 
@@ -150,6 +154,20 @@ class InspectorView(LiveView[Inspector]):
     _css = _module("inspector", "css")
 
 
+class FollowerView(LiveView[Follower]):
+    """A conversation, to be followed from cause to effect."""
+
+    _esm = _module("follow", "js")
+    _css = _module("follow", "css")
+
+
+class WatcherView(LiveView[Watcher]):
+    """What goes on in a store, now."""
+
+    _esm = _module("watch", "js")
+    _css = _module("watch", "css")
+
+
 def storm(board: Board | str | os.PathLike[str]) -> BoardView:
     """Open a board to work at: a value, or a file, which is made where there is none and holds every change at once.
 
@@ -189,3 +207,13 @@ def slide(lab: Lab, model: type[Any], id: str | None = None) -> AsOfView:
 def inspect(lab: Lab, model: type[Any]) -> InspectorView:
     """A read model looked into: its rows, what it rests on, what stopped, and which events made a cell."""
     return InspectorView(Inspector(lab, model))
+
+
+def follow(lab: Lab, of: Recorded | uuid.UUID | str) -> FollowerView:
+    """A conversation, of an event or of a correlation id: its events as a waterfall and a graph, from cause to effect."""
+    return FollowerView(Follower(lab, of))
+
+
+def watch(lab: Lab) -> WatcherView:
+    """What goes on in a store: how fast events come, how far behind read models and consumers are; looked at each second."""
+    return WatcherView(Watcher(lab))

@@ -23,6 +23,16 @@ browser""",
     'stepper = el.step(lab.debug(Order, "00000058"))\nstepper',
     "slider = el.slide(lab, Order)\nslider",
     "inspector = el.inspect(lab, Order)\ninspector",
+    """from generate import OrderPlaced
+shop = el.scratch(seed=3)
+shop.append("order-1", [OrderPlaced("shop")])
+(begun,) = shop.read()
+with shop.context(correlation_id=begun.event_id, causation_id=begun.event_id, actor="<b>ada</b>"):
+    shop.append("order-2", [OrderPlaced("web")])
+    shop.append("order-3", [OrderPlaced("web")])
+follower = el.follow(shop, begun)
+follower""",
+    "done = lab.rebuild(Order)\nwatcher = el.watch(lab)\nwatcher",
 ]
 #: What is seen of the list of events, once all of its rows are there.
 ROWS = "[...document.querySelectorAll('.elv-row')].map((row) => [...row.children].map((cell) => cell.textContent))"
@@ -102,12 +112,47 @@ def slide(page: Page, head: int) -> None:
     page.becomes("print(inspector.state['blamed']['field'])", "status")
 
 
+def follow(page: Page) -> None:
+    of = page.page
+    of.locator(".elv-fall").focus()
+    of.keyboard.press("ArrowDown")
+    of.wait_for_function("document.querySelectorAll('.elv-fallen')[1].getAttribute('aria-selected') === 'true'")
+    page.becomes("print(follower.state['opened']['position'])", "2")
+    of.keyboard.press("ArrowLeft")
+    page.becomes("print(follower.state['opened']['position'])", "1")
+    of.keyboard.press("ArrowRight")
+    page.becomes("print(follower.state['opened']['position'])", "2")
+    of.keyboard.press("End")
+    page.becomes("print(follower.state['at'])", "2")
+    of.keyboard.press("ArrowRight")
+    of.wait_for_selector(".elv-follow .elv-wrong")
+    assert of.evaluate("document.querySelector('.elv-follow img').naturalWidth") > 0
+    assert "<b>ada</b>" in of.locator(".elv-follow .elv-detail").inner_text()
+
+
+def watch(page: Page, head: int) -> None:
+    of = page.page
+    page.ask("_ = lab.append('order-new', [OrderPlaced('shop')])")
+    # Nobody asks: it looks by itself.
+    of.wait_for_function(f"document.querySelector('.elv-watch .elv-status').textContent.startsWith('{head + 1:,} events')")
+    of.wait_for_function("[...document.querySelectorAll('.elv-watch td')].some((cell) => cell.textContent === 'order')")
+    assert of.evaluate("[...document.querySelectorAll('.elv-watch img')].every((image) => image.naturalWidth > 0)")
+    of.locator(".elv-watch").focus()
+    of.keyboard.press("p")
+    of.wait_for_function("document.querySelector('.elv-watch .elv-status').textContent.endsWith('paused')")
+    looks = page.ask("print(len(watcher.controller._looks))")
+    page.page.wait_for_timeout(1_500)
+    assert page.ask("print(len(watcher.controller._looks))") == looks
+
+
 def test_every_view_is_worked_at_by_keyboard(tmp_path: Path) -> None:
     with opened(cells(20_000), tmp_path, size=(1400, 1800)) as page:
         page.run_all()
         browse(page, 20_000)
         step(page)
         slide(page, 20_000)
+        follow(page)
+        watch(page, 20_000)
         # While a cell runs nothing is lost: what is asked for comes.
         page.page.evaluate(
             "() => { const kernel = window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel;"
