@@ -133,15 +133,18 @@ class Page:
 
 @contextlib.contextmanager
 def opened(
-    cells: list[str], folder: Path, *, theme: str = "JupyterLab Light", size: tuple[int, int] = (1400, 1000)
+    cells: list[str] | Path, folder: Path, *, theme: str = "JupyterLab Light", size: tuple[int, int] = (1400, 1000)
 ) -> Iterator[Page]:
-    """A notebook of these cells, open in JupyterLab with its kernel running."""
+    """A notebook of these cells, or one of a file, open in JupyterLab with its kernel running."""
     from playwright.sync_api import sync_playwright
 
     root, scratch = folder / "notebooks", folder / "jupyter"
     root.mkdir()
     scratch.mkdir()
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    if isinstance(cells, Path):
+        made = nbformat.read(cells, as_version=4)
+    else:
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     # Without it JupyterLab asks which kernel is meant.
     made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(made, root / "it.ipynb")

@@ -39,6 +39,11 @@ ROWS = "[...document.querySelectorAll('.elv-row')].map((row) => [...row.children
 THERE = f"() => {{ const rows = {ROWS}; return rows.length > 5 && rows.every((row) => row[4]) && (%s); }}"
 
 
+#: The cells of a notebook that show a live view.
+LIVE = """() => [...window.jupyterapp.shell.currentWidget.content.model.cells].flatMap((cell, at) => cell.type === 'code' &&
+  cell.sharedModel.getOutputs().some((output) => output.data?.['application/vnd.jupyter.widget-view+json']) ? [at] : [])"""
+
+
 def cells(events: int) -> list[str]:
     benchmarks = str(Path(__file__).parents[1] / "benchmarks")
     return [CELLS[0].format(events=events, benchmarks=benchmarks), *CELLS[1:]]
@@ -165,15 +170,42 @@ def test_every_view_is_worked_at_by_keyboard(tmp_path: Path) -> None:
         assert (page.refused, page.complaints) == ([], [])
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("01_storm_the_domain", marks=pytest.mark.browser), pytest.param("07_projections", marks=pytest.mark.browser),
+        pytest.param("08_debug_a_replay", marks=pytest.mark.browser), "09_trace_causes",
+    ],
+)  # fmt: skip
+def test_a_notebook_with_live_views_runs_in_jupyterlab(name: str, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    (tmp_path / "data").symlink_to(root / "data")
+    (tmp_path / "eventlab").symlink_to(root / "eventlab")
+    with opened(root / "notebooks" / f"{name}.ipynb", tmp_path, size=(1400, 3000)) as page:
+        # As it was committed, before anything runs: what it shows is HTML and pictures, and no view is asked for.
+        page.page.wait_for_selector(".jp-OutputArea-output table, .jp-OutputArea-output img")
+        assert page.page.locator(".elv, .elb").count() == 0
+        page.run_all()
+        live = page.page.evaluate(LIVE)
+        assert live
+        for cell in live:
+            page.page.evaluate("(at) => window.jupyterapp.shell.currentWidget.content.scrollToItem(at)", cell)
+            page.page.wait_for_selector(f".jp-Cell[data-windowed-list-index='{cell}'] :is(.elv, .elb)", state="attached")
+        assert (page.refused, page.complaints) == ([], [])
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_views_are_read_in_light_and_dark(theme: str, tmp_path: Path) -> None:
     folder = Path(os.environ.get("EVENTLAB_SHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
-    with opened(cells(5_000), tmp_path, theme=theme, size=(1400, 2600)) as page:
+    with opened(cells(5_000), tmp_path, theme=theme, size=(1400, 4200)) as page:
         page.run_all()
         browse(page, 5_000)
         step(page)
+        slide(page, 5_000)
+        follow(page)
+        watch(page, 5_000)
         page.page.screenshot(path=folder / f"views {theme.split()[-1].lower()}.png")
         assert page.refused == []
 
