@@ -291,15 +291,21 @@ class _Check:
         if not self.isolate or position > ISOLATED:
             return ()
         narrow = replace(self.job, models=(reference,), chain=0, until=position, window=(position - 1, position))
-        conditions = variant.alone()
-        found = self.pool.map(lambda one: self.workers.run(narrow, one).outcomes.get(reference), conditions)
-        names = [
-            one.name
-            for one, outcome in zip(conditions, found, strict=True)
-            if outcome is not None and [s[3] for s in outcome.states if s[0] == position] != [digest]
-        ]
-        # What differs from run to run differs under every condition.
-        return tuple(names[:1] if names[:1] == [conditions[0].name] else names)
+
+        def parts(one: Variant) -> bool:
+            outcome = self.workers.run(narrow, one).outcomes.get(reference)
+            return outcome is not None and [s[3] for s in outcome.states if s[0] == position] != [digest]
+
+        def tried(them: list[Variant]) -> tuple[str, ...]:
+            return tuple(one.name for one, found in zip(them, self.pool.map(parts, them), strict=True) if found)
+
+        again, seed, *others = variant.alone()
+        rest = replace(variant, hash_seed=BASELINE.hash_seed)
+        first = tried([again, seed, rest])
+        # What differs from run to run differs under every condition; and of many that part nothing together, none does alone.
+        if again.name in first:
+            return (again.name,)
+        return first if rest.name not in first else (*first[:-1], *tried(others))
 
     def _raised(
         self, model: Model, reference: str, found: dict[Variant, Done], divergence: Divergence | None

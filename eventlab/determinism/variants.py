@@ -30,7 +30,7 @@ class Variant:
         return {"PYTHONHASHSEED": str(self.hash_seed), "TZ": self.time_zone, "LC_ALL": self.locale, "LANG": self.locale}
 
     def alone(self) -> list[Variant]:
-        """The baseline with one of this variant's conditions each; the first is the baseline once more."""
+        """The baseline with one of this variant's conditions each; the first is the baseline once more, the second its seed."""
         found = [replace(BASELINE, name="nothing: it differs from run to run")]
         for field, said in _SAID.items():
             value = getattr(self, field)
