@@ -17,14 +17,19 @@ from typing import Any, Final
 
 import polars as pl
 
+from eventlab.display import charts
+from eventlab.display.html import payload_text
 from eventlab.errors import UnknownType
 from eventlab.lab import Lab
 from eventlab.model.changes import json_schema
 from eventlab.model.events import COMMANDS, EVENTS, CommandType, EventType, description
+from eventlab.model.filters import EVERYTHING, events
+from eventlab.model.meta import Recorded
 from eventlab.model.models import Model
 from eventlab.projections.consumers import CONSUMERS
 from eventlab.schemas import differences
 from eventlab.store.words import many
+from eventlab.temporal.events import Events
 
 #: A value of an example is cut after so many characters.
 SHOWN: Final = 80
@@ -35,6 +40,7 @@ th, td { text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top; }
 th { border-bottom: 1px solid color-mix(in srgb, currentColor 40%, transparent); font-weight: 600; }
 code, pre { font-family: ui-monospace, monospace; font-size: .9em; } pre { overflow-x: auto; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid color-mix(in srgb, currentColor 25%, transparent); }
+figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
 nav ul { padding: 0; } nav li { display: inline; margin-right: 1rem; }
 """
 
@@ -47,7 +53,7 @@ class Page:
     texts: list[str] = field(default_factory=list)
     tables: list[tuple[tuple[str, ...], list[tuple[str, ...]]]] = field(default_factory=list)
     below: list[Page] = field(default_factory=list)
-    drawing: str = ""
+    drawing: Map | None = None
 
 
 def catalogue(models: Sequence[Model], lab: Lab | None = None) -> Page:
@@ -145,20 +151,58 @@ def _event(kind: EventType, models: Sequence[Model], seen: dict[str, Any] | None
             ("in the log", f"{seen['count']:,}, versions {versions}"), ("first", f"{seen['first']:%Y-%m-%d %H:%M:%S} UTC"),
             ("last", f"{seen['last']:%Y-%m-%d %H:%M:%S} UTC"), ("example", _example(lab, seen["position"])),
         ]  # fmt: skip
-        for old in seen["versions"]:
-            if old != kind.version:
-                said = [str(change) for change in differences(kind.name, lab.store.cut().schemas, old, None)]
-                about.append((f"since version {old}", "; ".join(said) or "nothing that a reader sees"))
     elif lab is not None:
         about.append(("in the log", "never yet"))
-    for begin in sorted(kind.upcasters):
-        about.append((f"from version {begin}", description(kind.upcasters[begin].function) or "it is upcast"))  # type: ignore[arg-type]
     page.tables.append((("", ""), [(name, text) for name, text in about if text]))
+    older = [_older(kind, version, lab) for version in _versions(kind, lab) if version < kind.version]
+    if older:
+        # Without a store there is nothing to say of what is stored.
+        shown = [at for at in range(len(OLDER)) if lab is not None or any(row[at] for row in older)]
+        rows = [tuple(row[at] for at in shown) for row in older]
+        page.below.append(Page(f"From older versions of {kind.name}", tables=[(tuple(OLDER[at] for at in shown), rows)]))
     return page
 
 
-def _example(lab: Lab, position: int) -> str:
+#: What is said of an older version: what changed since, what brings its events to today, and one of them before and after.
+OLDER: Final = ("version", "what is different today", "how its events are read", "in the log", "stored as", "read as")
+
+
+def _versions(kind: EventType, lab: Lab | None) -> list[int]:
+    """The versions that are stored, and those that an upcaster begins at."""
+    stored = {version for name, version in lab.store.cut().schemas if name == kind.name} if lab is not None else set()
+    return sorted(stored | set(kind.upcasters))
+
+
+def _older(kind: EventType, version: int, lab: Lab | None) -> tuple[str, ...]:
+    """The line of the guide for those who meet events of an older version."""
+    steps = [at for at in sorted(kind.upcasters) if at >= version]
+    told = [description(kind.upcasters[at].function) or "it is upcast" for at in steps]  # type: ignore[arg-type]
+    read = "; ".join(f"{at} to {at + 1}: {text}" for at, text in zip(steps, told, strict=True))
+    read = read or "as it is; a field that it has not takes its default"
+    if lab is None or (kind.name, version) not in lab.store.cut().schemas:
+        return (str(version), "", read, "", "", "")
+    said = "; ".join(map(str, differences(kind.name, lab.store.cut().schemas, version, None))) or "nothing that a reader sees"
+    of = lab.read(events(kind.name)).lazy().filter(pl.col("_schema_version") == version)
+    count, first = of.select(pl.len().alias("n"), pl.col("_position").min().alias("first")).collect().row(0)
+    if not count:
+        return (str(version), said, read, "0", "", "")
+    stored, today = (_cut(payload_text(data)) for data in (_stored(lab, first), _read(lab, first).data))
+    return str(version), said, read, f"{count:,}", stored, today
+
+
+def _stored(lab: Lab, position: int) -> Any:
+    """What an event says as it was stored: no class, no upcaster."""
+    (event,) = Events(lab.store.cut(), lab._tenant, lambda name: None, EVERYTHING, (position - 1, position), None)
+    return event.data
+
+
+def _read(lab: Lab, position: int) -> Recorded:
     (event,) = lab.read(after=position - 1, until=position)
+    return event
+
+
+def _example(lab: Lab, position: int) -> str:
+    event = _read(lab, position)
     return f"{event.stream}: {_cut(repr(event.data))}"
 
 
@@ -184,23 +228,45 @@ def _model(model: Model) -> Page:
     return page
 
 
-def _map(models: Sequence[Model]) -> str:
-    """What decides and reads what, as Mermaid: command, aggregate, event, projection."""
-    names: dict[tuple[str, str], str] = {}
+@dataclass(frozen=True)
+class Map:
+    """What decides and reads what: names in four columns, and links between them, dashed where something is read."""
 
-    def node(kind: str, name: str) -> str:
-        return names.setdefault((kind, name), f"{kind}{len(names)}")
+    columns: tuple[tuple[str, ...], ...]
+    links: tuple[tuple[tuple[int, int], tuple[int, int], bool], ...]
 
-    lines = []
-    for model in models:
-        me = node("a" if model.kind == "aggregate" else "p", model.cls.__name__)
-        lines += [f"    {node('c', cls.__name__)} --> {me}" for cls in model._resolve_decides() or ()]
-        decided = {kind.name for kind in _decided(model)}
-        lines += [f"    {me} --> {node('e', name)}" for name in sorted(decided)]
-        lines += [f"    {node('e', kind.name)} -.-> {me}" for kind in model.handled or () if kind.name not in decided]
-    shapes = {"a": ("[[", "]]"), "p": ("[(", ")]"), "c": (">", "]"), "e": ("(", ")")}
-    nodes = [f'    {id}{shapes[kind][0]}"{name}"{shapes[kind][1]}' for (kind, name), id in names.items()]
-    return "\n".join(["flowchart LR", *nodes, *lines])
+    def mermaid(self) -> str:
+        """As a Mermaid flowchart."""
+        shapes = ((">", "]"), ("[[", "]]"), ("(", ")"), ("[(", ")]"))
+        names = {(at, row): f"{'caep'[at]}{row}" for at, column in enumerate(self.columns) for row in range(len(column))}
+        nodes = [f'    {id}{shapes[at][0]}"{self.columns[at][row]}"{shapes[at][1]}' for (at, row), id in names.items()]
+        lines = [f"    {names[a]} {'-.->' if dashed else '-->'} {names[b]}" for a, b, dashed in self.links]
+        return "\n".join(["flowchart LR", *nodes, *lines])
+
+    def svg(self) -> str:
+        """As a picture for the page that it is part of: a click leads to what is written of a name."""
+        return charts.layers(self.columns, self.links).replace(' xmlns="http://www.w3.org/2000/svg"', "", 1)
+
+
+def _map(models: Sequence[Model]) -> Map:
+    """Commands, aggregates, events and projections: each event beside those that decide it."""
+    aggregates = sorted((model for model in models if model.kind == "aggregate"), key=lambda model: model.cls.__name__)
+    folds = sorted((model for model in models if model.kind != "aggregate"), key=lambda model: model.cls.__name__)
+    decides = [sorted(cls.__name__ for cls in model._resolve_decides() or ()) for model in aggregates]
+    gives = [sorted(kind.name for kind in _decided(model)) for model in aggregates]
+    reads = [sorted(kind.name for kind in model.handled or ()) for model in (*aggregates, *folds)]
+    columns = (
+        tuple(dict.fromkeys(name for names in decides for name in names)), tuple(model.cls.__name__ for model in aggregates),
+        tuple(dict.fromkeys(name for names in (*gives, *reads) for name in names)), tuple(model.cls.__name__ for model in folds),
+    )  # fmt: skip
+    row = [{name: at for at, name in enumerate(column)} for column in columns]
+    links = [((0, row[0][name]), (1, at), False) for at, names in enumerate(decides) for name in names]
+    links += [((1, at), (2, row[2][name]), False) for at, names in enumerate(gives) for name in names]
+    for at, names in enumerate(reads):
+        me = (1, at) if at < len(aggregates) else (3, at - len(aggregates))
+        given = gives[at] if at < len(aggregates) else []
+        links += [((2, row[2][name]), me, True) for name in names if name not in given]
+    return Map(columns, tuple(links))
 
 
 # -- how it is written -----------------------------------------------------------------------------------------------------
@@ -209,8 +275,8 @@ def _map(models: Sequence[Model]) -> str:
 def markdown(page: Page, level: int = 1) -> str:
     """A page and those below as Markdown, with the drawing as Mermaid."""
     parts = [f"{'#' * level} {_plain(page.title)}", *map(_plain, page.texts)]
-    if page.drawing:
-        parts.append(f"```mermaid\n{page.drawing}\n```")
+    if page.drawing is not None:
+        parts.append(f"```mermaid\n{page.drawing.mermaid()}\n```")
     for heads, rows in page.tables:
         lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
         lines += ["| " + " | ".join(_cell(text) for text in row) + " |" for row in rows]
@@ -230,7 +296,7 @@ def _cell(text: str) -> str:
 
 def html(page: Page) -> str:
     """The same as one page: no script, nothing fetched, light and dark as the reader has it."""
-    links = "".join(f'<li><a href="#{_anchor(one.title)}">{escape(one.title)}</a></li>' for one in page.below)
+    links = "".join(f'<li><a href="#{charts.anchor(one.title)}">{escape(one.title)}</a></li>' for one in page.below)
     body = "".join(_html(page, 1))
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(page.title)}</title>'
     top = f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>'
@@ -238,19 +304,14 @@ def html(page: Page) -> str:
 
 
 def _html(page: Page, level: int) -> Iterable[str]:
-    yield f'<h{level} id="{_anchor(page.title)}">{escape(page.title)}</h{level}>\n'
+    yield f'<h{level} id="{charts.anchor(page.title)}">{escape(page.title)}</h{level}>\n'
     yield from (f"<p>{escape(text)}</p>\n" for text in page.texts)
     for heads, rows in page.tables:
         top = "".join(f"<th>{escape(head)}</th>" for head in heads) if any(heads) else ""
         lines = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
         yield f"<table>{f'<thead><tr>{top}</tr></thead>' if top else ''}<tbody>{lines}</tbody></table>\n"
-    if page.drawing:
-        yield f"<details><summary>The map, as Mermaid</summary><pre>{escape(page.drawing)}</pre></details>\n"
+    if page.drawing is not None:
+        yield f"<figure>{page.drawing.svg()}</figure>\n"
     for one in page.below:
         yield from _html(one, level + 1)
-
-
-def _anchor(title: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in title)
-
 

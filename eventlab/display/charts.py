@@ -18,6 +18,8 @@ NODES: Final = 60
 DASHES: Final = ("", "7 4", "2 3", "10 3 2 3")
 #: Readable on white and on black.
 COLOURS: Final = ("#3d85c6", "#c27c0e", "#5b9a3b", "#b0569b", "#8a6d3b", "#6c6cc4")
+#: The columns of a map: what stands in each, and its colour, on which dark text is read in light and dark.
+LAYERS: Final = (("command", "#a6c8ff"), ("aggregate", "#fff3a3"), ("event", "#ffb570"), ("projection", "#b4e2b4"))
 #: Characters of a name in a chart.
 NAME: Final = 24
 
@@ -135,6 +137,50 @@ def causes(found: Trace, chosen: int | None = None, nodes: int = NODES) -> str:
         parts.append(f'<text x="{MARGIN}" y="{bottom + 10}" fill="#888">{hidden} not drawn</text>')
         bottom += 20
     return _svg(max(right, 160), bottom, parts, repr(found))
+
+
+def layers(columns: Sequence[Sequence[str]], links: Sequence[tuple[tuple[int, int], tuple[int, int], bool]]) -> str:
+    """Names in columns with lines between them, which are dashed where they are read and not decided.
+
+    A link goes from one (column, row) to another. Each name leads to the heading of that name on the page it is part of.
+    """
+    tallest = max(map(len, columns), default=0)
+    step = HIGH + GAP_Y
+    places = {
+        (at, row): (MARGIN + at * (NODE + 2 * GAP_X), MARGIN + 20 + row * step + (tallest - len(column)) * step // 2)
+        for at, column in enumerate(columns)
+        for row in range(len(column))
+    }
+    parts = []
+    for a, b, dashed in links:
+        (ax, ay), (bx, by) = places[a], places[b]
+        ahead = bx > ax
+        x1, x2 = (ax + NODE, bx) if ahead else (ax, bx + NODE)
+        y1, y2, bend = ay + HIGH // 2, by + HIGH // 2, GAP_X if ahead else -GAP_X
+        dash = ' stroke-dasharray="5 4"' if dashed else ""
+        parts.append(
+            f'<path d="M{x1} {y1} C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}" fill="none" stroke="#888" opacity="0.7"{dash}/>'
+            f'<circle cx="{x2}" cy="{y2}" r="3" fill="#888"/>'
+        )
+    for (at, row), (x, y) in places.items():
+        name, (title, fill) = columns[at][row], LAYERS[at]
+        parts.append(
+            f'<a href="#{anchor(name)}"><title>{escape(title)}: {escape(name)}</title>'
+            f'<rect x="{x}" y="{y}" width="{NODE}" height="{HIGH}" rx="5" fill="{fill}" stroke="#888"/>'
+            f'<text x="{x + 8}" y="{y + 25}" font-weight="600" fill="#111">{escape(_short(name, 22))}</text></a>'
+        )
+    heads = [
+        f'<text x="{MARGIN + at * (NODE + 2 * GAP_X)}" y="{MARGIN + 6}" fill="#888">{escape(title)}s</text>'
+        for at, (title, _) in enumerate(LAYERS[: len(columns)])
+        if columns[at]
+    ]
+    width = MARGIN * 2 + len(columns) * NODE + max(len(columns) - 1, 0) * 2 * GAP_X
+    return _svg(width, MARGIN * 2 + 20 + tallest * step, [*heads, *parts], "commands, aggregates, events and projections")
+
+
+def anchor(title: str) -> str:
+    """The name of a heading, as a link of its page says it."""
+    return "".join(c if c.isalnum() else "-" for c in title)
 
 
 def _short(name: str, length: int = NAME) -> str:

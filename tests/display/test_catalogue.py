@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Self
+from xml.etree import ElementTree
 
 import pytest
 
@@ -101,10 +102,49 @@ class Shelves:
         return self
 
 
-def test_versions_say_what_changed() -> None:
+def test_code_alone_says_how_older_versions_are_read() -> None:
     page = catalogue.markdown(catalogue.catalogue([model_of(Shelves)]))
     assert "| version | 2 |" in page
-    assert "| from version 1 | Once nobody wrote down the cloth. |" in page
+    assert "| version | how its events are read |" in page
+    assert "| 1 | 1 to 2: Once nobody wrote down the cloth. |" in page
+
+
+def test_the_guide_shows_an_event_of_each_older_version_as_it_was_stored_and_as_it_is_read(tmp_path: Path) -> None:
+    # Who wrote the store knew the first version alone.
+    writer = """import eventlab as el
+@el.event(name="catalogue.ShelfDusted", version=1)
+class ShelfDusted:
+    shelf: int
+with el.open({!r}) as lab:
+    lab.append("shelf-1", [ShelfDusted(7), ShelfDusted(8)])
+""".format(str(tmp_path / "store"))
+    subprocess.run([sys.executable, "-c", writer], check=True, cwd=tmp_path)
+    with el.open(tmp_path / "store") as lab:
+        lab.append("shelf-1", [ShelfDusted(9, "wool")])
+        page = catalogue.catalogue([model_of(Shelves)], lab)
+    text = catalogue.markdown(page)
+    guide = text[text.index("From older versions of catalogue") :]
+    (line,) = [line for line in guide.splitlines() if line.startswith("| 1 |")]
+    version, changed, read, count, stored, today = [cell.strip() for cell in line.strip("|").split("|")]
+    assert (version, count, stored) == ("1", "2", "shelf=7")
+    assert "cloth" in changed
+    assert read == "1 to 2: Once nobody wrote down the cloth."
+    assert today == "shelf=7, cloth='unknown'"
+    assert "From older versions of OrderPaid" not in catalogue.markdown(catalogue.catalogue(MODELS))
+
+
+def test_the_map_leads_to_what_is_written_of_each_name(lab: el.Lab) -> None:
+    page = catalogue.html(catalogue.catalogue(MODELS, lab))
+    drawn = page[page.index("<svg") : page.index("</svg>") + 6]
+    tree = ElementTree.fromstring(drawn)
+    links = {of.get("href", "") for of in tree.iter("a")}
+    names = {f"#{of}" for of in re.findall(r'<h3 id="([^"]+)"', page)}
+    assert links == names
+    drawing = catalogue.catalogue(MODELS, lab).drawing
+    assert drawing is not None
+    assert len(list(tree.iter("path"))) == len(drawing.links) == len(set(drawing.links))
+    order, submit = drawing.columns[1].index("Order"), drawing.columns[0].index("SubmitOrder")
+    assert ((0, submit), (1, order), False) in drawing.links
 
 
 def test_the_shell_writes_it(tmp_path: Path) -> None:
