@@ -86,6 +86,11 @@ class Checked:
     stopped: Stopped | None = None
     touches: tuple[Touch, ...] = ()
 
+    def code(self) -> str:
+        """The Python that checks the same again in another cell."""
+        sample = f", sample={self.sample}" if self.sample > 1 else ""
+        return f"lab.check({self.reference.rpartition(':')[2]}, level={self.level!r}, until={self.of}{sample})"
+
     @property
     def ok(self) -> bool:
         """Whether no two folds parted, and all of them came to an end."""

@@ -36,7 +36,7 @@ class Follower(Controller):
 
     def code(self) -> str:
         """The Python that gives the conversation."""
-        return f"lab.trace({self.trace.id!r})"
+        return self.trace.code()
 
     def state(self) -> dict[str, Any]:
         """All that is drawn; the graph is a picture already."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 import polars as pl
 
 from eventlab.errors import InvalidValue, UnknownType
+from eventlab.model.filters import EVERYTHING
 from eventlab.model.schema import Schema
 from eventlab.store.handled import Done
 from eventlab.store.words import many, mermaid_text
@@ -27,7 +28,7 @@ _BETWEEN: Final = "\x1f"
 NODES: Final = 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Discovery:
     """The process that a log shows.
 
@@ -52,18 +53,23 @@ class Discovery:
     starts: pl.DataFrame = field(repr=False)
     ends: pl.DataFrame = field(repr=False)
     rework: pl.DataFrame = field(repr=False)
-    _rows: pl.DataFrame = field(repr=False, compare=False)
+    _rows: pl.DataFrame = field(repr=False)
     #: The variant of each stream.
-    _ways: pl.DataFrame = field(repr=False, compare=False)
+    _ways: pl.DataFrame = field(repr=False)
     #: The events that a command gave, and those that say a cause.
-    _given: pl.DataFrame = field(repr=False, compare=False)
-    _caused: pl.DataFrame = field(repr=False, compare=False)
-    _events: Events = field(repr=False, compare=False)
+    _given: pl.DataFrame = field(repr=False)
+    _caused: pl.DataFrame = field(repr=False)
+    _events: Events = field(repr=False)
 
     def __repr__(self) -> str:
         of = many(self.streams, "stream")
         steps = self._rows["step"].n_unique()
         return f"Discovery({many(self.events, 'event')} of {of}: {many(steps, 'step')}, {many(len(self.variants), 'variant')})"
+
+    def code(self) -> str:
+        """The Python that gives it in another cell."""
+        given = [] if self._events.filter == EVERYTHING else [self._events.filter.code()]
+        return f"lab.discover({', '.join([*given, *([f'step={self.step!r}'] if self.step is not None else [])])})"
 
     def positions(self, step: str, then: str | None = None) -> list[int]:
         """The positions behind a number: of a step, or of the second of two steps that follow on one another."""

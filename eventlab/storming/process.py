@@ -187,7 +187,7 @@ def read_accepted(path: Path) -> list[Accepted]:
         raise InvalidValue(f"{path} says no accepted deviations: {why}", hint=hint) from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conformance:
     """A log held against a process: what differs (`deviations`), and how far the two agree.
 

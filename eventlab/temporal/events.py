@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from eventlab.errors import InvalidValue
 from eventlab.model.events import event_type
-from eventlab.model.filters import Clause, Filter
+from eventlab.model.filters import EVERYTHING, Clause, Filter
 from eventlab.model.meta import Recorded
 from eventlab.model.schema import Schema
 from eventlab.model.types import Leaf
@@ -40,6 +40,13 @@ class Events:
     def __repr__(self) -> str:
         limit = f", limit {self.limit}" if self.limit is not None else ""
         return f"Events({self.filter}, after {self.after}, until {self.until}{limit})"
+
+    def code(self) -> str:
+        """The Python that gives the same events in another cell."""
+        given = [] if self.filter == EVERYTHING else [self.filter.code()]
+        given += [f"after={self.after}"] if self.after else []
+        given += [f"until={self.until}", *([f"limit={self.limit}"] if self.limit is not None else [])]
+        return f"lab.read({', '.join(given)})"
 
     def batches(self) -> Iterator[Batch]:
         """The events as batches of Arrow tables, a bounded number at a time."""

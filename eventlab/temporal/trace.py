@@ -15,7 +15,7 @@ from eventlab.store.words import many, mermaid_text
 GAP = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """The events of a conversation in the order of the log.
 
@@ -43,6 +43,10 @@ class Trace:
     def __repr__(self) -> str:
         streams = self.frame["stream"].n_unique()
         return f"Trace({many(self.events, 'event')} of {many(streams, 'stream')} in {self.lasted})"
+
+    def code(self) -> str:
+        """The Python that gives it in another cell."""
+        return f"lab.trace({self.id!r})"
 
     def mermaid(self) -> str:
         """Who caused whom, as a Mermaid flowchart."""

@@ -196,3 +196,26 @@ def test_many_threads_look_at_once() -> None:
 
         with ThreadPoolExecutor(4) as pool:
             assert all(pool.map(lambda gesture: view.do(**gesture), gestures))
+
+
+def test_results_say_the_python_that_gives_them_again(tmp_path: Path) -> None:
+    with el.open(tmp_path / "chimes", maintain=False) as lab:
+        told = conversation(lab, [None, 0, 1])
+        lab.append("gong-1", [ChimeStruck("x")])
+        space = {"lab": lab, "el": el, "Chime": Chime}
+        chosen = el.category("chime") & el.events(ChimeStruck)
+        for events in (lab.read(), lab.read(chosen, after=1), lab.read(chosen, until=2, limit=1)):
+            again = eval(events.code(), space)
+            assert [of.position for of in again] == [of.position for of in events]
+        for filter, step in ((el.events(), None), (chosen, "how")):
+            found = lab.discover(filter, step=step)
+            again = eval(found.code(), space)
+            assert (repr(again), again.map.rows()) == (repr(found), found.map.rows())
+        trace = lab.trace(told[0])
+        assert eval(trace.code(), space).frame.equals(trace.frame)
+        plan = lab.explain(Chime)
+        assert eval(plan.code(), space) == plan
+        (report,) = lab.check(Chime, level="quick", until=3)
+        (again,) = eval(report.code(), space)
+        for one in (report, again):
+            assert (one.events, one.of, one.level, one.ok) == (3, 3, "quick", True)

@@ -69,6 +69,10 @@ class Explanation:
     sql: str = ""
     loop: str = ""
 
+    def code(self) -> str:
+        """The Python that explains it again in another cell."""
+        return f"lab.explain({self.model})"
+
     @property
     def refusals(self) -> tuple[FieldPlan, ...]:
         """The fields that do not lift to the query."""
