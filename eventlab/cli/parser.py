@@ -372,7 +372,11 @@ def command_line() -> argparse.ArgumentParser:
         "eventlab upgrade --store data/shop",
     )
 
-    one = add("lab", lab_command, "Open JupyterLab on the first notebook.", "eventlab lab")
+    one = add(
+        "lab", lab_command, "Open JupyterLab on the first notebook; nothing is asked of servers outside.",
+        "eventlab lab notebooks/05_query_time.ipynb -- --port=8899",
+    )  # fmt: skip
     one.add_argument("notebook", nargs="?", help="another notebook")
+    one.add_argument("options", nargs=argparse.REMAINDER, metavar="-- OPTION", help="options of JupyterLab")
     one.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
     return parser

@@ -263,17 +263,25 @@ def lab_command(given: argparse.Namespace, console: Console) -> int:
         importlib.import_module("jupyterlab")
     except ImportError:
         raise Refused("JupyterLab is not installed", hint='pip install -e ".[lab]"') from None
-    here = Path(given.notebook) if given.notebook else Path("notebooks/00_start_here.ipynb")
+    # After -- the first option stands where a notebook would.
+    words = [word for word in (given.notebook, *given.options) if word and word != "--"]
+    named = [word for word in words if not word.startswith("-")]
+    if len(named) > 1:
+        raise Refused(f"{', '.join(named)} are several notebooks", hint="name one; the others are beside it")
+    here = Path(named[0] if named else "notebooks/00_start_here.ipynb")
     target = here if here.exists() else Path(eventlab.__file__).parents[1] / here
     if not target.exists():
         raise Refused(f"there is no notebook {here}", hint="run it in the project's folder, or name a notebook")
-    for notebook in target.parent.glob("*.ipynb"):
-        _trust(notebook)
-    quiet = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    command = [sys.executable, "-m", "jupyterlab", str(target), *quiet, *(["--no-browser"] if given.no_browser else [])]
+    # Only those that come with eventlab: what stands in another's notebook is not known here.
+    if target.resolve().parent == Path(eventlab.__file__).resolve().parents[1] / "notebooks":
+        for notebook in target.parent.glob("*.ipynb"):
+            _trust(notebook)
+    options = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    options += ["--no-browser"] if given.no_browser else []
+    options += [word for word in words if word.startswith("-")]
     console.print(f"opening {target}; Ctrl-C twice ends it")
     sys.stdout.flush()
-    os.execv(sys.executable, command)
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(target), *options])
 
 
 def _trust(notebook: Path) -> None:
