@@ -16,7 +16,7 @@ from eventlab.errors import Conflict, EventlabError, Rejected, StaleType
 from eventlab.model.events import command, downcast, event, findings, new, upcast
 from eventlab.model.filters import Filter, category, events, stream, tag
 from eventlab.model.meta import Meta, Recorded, context
-from eventlab.model.models import aggregate, projection
+from eventlab.model.models import aggregate, instead, projection
 from eventlab.model.queries import query
 from eventlab.model.types import AnyFloat, ExactDecimal, Money, Scale, Tag, money
 
@@ -39,8 +39,8 @@ __all__ = [
     "ALL", "AnyFloat", "Board", "Conflict", "EventlabError", "ExactDecimal", "Example", "Fact", "Filter", "Lab", "Meta",
     "Moment", "Money", "Move", "Note", "Process", "Recorded", "Rejected", "Rows", "Scale", "SnapshotPolicy", "StaleType", "Tag",
     "aggregate", "browse", "category", "command", "consumer", "context", "downcast", "event", "events", "field", "findings",
-    "follow", "frame_projection", "inspect", "lint", "money", "new", "open", "projection", "query", "rows", "scratch", "slide",
-    "sql_projection", "step", "storm", "stream", "tag", "upcast", "watch",
+    "follow", "frame_projection", "inspect", "instead", "lint", "money", "new", "open", "projection", "query", "rows", "scratch",
+    "slide", "sql_projection", "step", "storm", "stream", "tag", "upcast", "watch",
 ]  # fmt: skip
 
 # What needs DuckDB, Polars and PyArrow is imported when it is first named, so that a module of events loads at once.

@@ -270,7 +270,7 @@ def _evolved(model: Model, state: Any, event: Any) -> Any:
         return state
     event = event_type(type(event)).normal(event)
     try:
-        after = state.evolve(event)
+        after = model.step(state, event)
     except EventlabError:
         raise
     except Exception as why:

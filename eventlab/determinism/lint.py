@@ -122,6 +122,8 @@ def lint(*models: type[Any] | Handmade) -> Linted:
     events: dict[str, EventType] = {}
     for model in given:
         found += _of_model(model)
+        for cls, function in model.instead.items():
+            found += _of_function(function, f"instead of {cls.__name__}", model.cls, frozenset())
         for kind in model.handled or ():
             events.setdefault(kind.name, kind)
     if not models:

@@ -27,7 +27,7 @@ from eventlab.model.events import (
     freeze,
 )
 from eventlab.model.names import check_category, check_distinct, check_type_name, snake
-from eventlab.model.source import Trail, classes_reached, code_fingerprint, keep_text
+from eventlab.model.source import Trail, capture, classes_reached, code_fingerprint, keep_text
 from eventlab.model.types import FieldType, classes_in, field_type, type_hints
 
 C = TypeVar("C", bound=type[Any])
@@ -76,6 +76,9 @@ class Model:
         #: Key, state and the state before the first event, in stored form: part of the fingerprint.
         self.shape = f"{self._columns_text()};{stored!r}"
         self._functions = {"evolve": self.evolve} if self.key is None else {"evolve": self.evolve, "key": self.key}
+        #: What stands in the place of an event when it is folded, by the event's type.
+        self._instead: dict[EventType, types.FunctionType] = {}
+        self._stands_in: tuple[int, dict[type[Any], types.FunctionType], frozenset[type[Any]] | None] = (-1, {}, None)
         self._fingerprint: tuple[int, str, Trail] | None = None
         #: After it was superseded: what its code reaches by name and what has changed since it was last folded.
         self.changed: tuple[str, ...] = ()
@@ -112,6 +115,68 @@ class Model:
         if self._handled is None or self._handled[0] != EVENTS.generation:
             self._handled = (EVENTS.generation, self._resolve_handled())
         return self._handled[1]
+
+    @property
+    def instead(self) -> dict[type[Any], types.FunctionType]:
+        """By event class: the function that gives what is folded in the place of such an event."""
+        if self._stands_in[0] != EVENTS.generation:
+            now = {EVENTS.successor(kind).cls: function for kind, function in self._instead.items()}
+            listed = self._annotated(self.evolve, "evolve")
+            taken = None if listed is None else frozenset(EVENTS.successor(event_type(cls)).cls for cls in listed)
+            self._stands_in = (EVENTS.generation, now, taken)
+        return self._stands_in[1]
+
+    def replace(self, kind: EventType, function: types.FunctionType) -> None:
+        """From here on fold what `function` gives in the place of events of this type."""
+        listed = self._annotated(self.evolve, "evolve")
+        if listed is not None and kind.cls in listed:
+            raise ModelError(
+                f"{self.cls.__name__}.evolve takes {kind.cls.__name__} itself", hint="leave it out of evolve, or of el.instead"
+            )
+        capture(function)
+        self._instead = {of: made for of, made in self._instead.items() if of.name != kind.name} | {kind: function}
+        self._functions |= {f"instead of {kind.name}": function}
+        self._stands_in, self._handled, self._fingerprint = (-1, {}, None), None, None
+
+    def parts(self, event: Any) -> tuple[Any, ...] | None:
+        """The events that stand in the place of this one; None where it stands for itself."""
+        function = self.instead.get(event.__class__)
+        if function is None:
+            return None
+        found = tuple(function(event))
+        for part in found:
+            if not self.takes(part.__class__):
+                raise TypeError(f"{function.__name__} gave {part!r}, which evolve does not take")
+        return found
+
+    def takes(self, cls: type[Any]) -> bool:
+        """Whether `evolve` takes events of a class as they are."""
+        if cls in self.instead:
+            return False
+        taken = self._stands_in[2]
+        return cls in taken if taken is not None else isinstance(vars(cls).get("__eventlab_type__"), EventType)
+
+    def step(self, state: Any, event: Any, *meta: Any) -> Any:
+        """The state after an event, or after those that stand in its place."""
+        parts = self.parts(event)
+        if parts is None:
+            return state.evolve(event, *meta)
+        for part in parts:
+            if state.__class__ is not self.cls:
+                break
+            state = state.evolve(part, *meta)
+        return state
+
+    def row(self, event: Any, *meta: Any) -> Any:
+        """The key of an event, or the one key of those that stand in its place; None passes it over."""
+        assert self.key is not None
+        parts = self.parts(event)
+        if parts is None:
+            return self.key(event, *meta)
+        keys = [self.key(part, *meta) for part in parts]
+        if any(key != keys[0] for key in keys):
+            raise ValueError(f"what stands in its place belongs to several rows: {', '.join(map(repr, dict.fromkeys(keys)))}")
+        return keys[0] if keys else None
 
     @property
     def fingerprint(self) -> str:
@@ -159,7 +224,9 @@ class Model:
     def _resolve_handled(self) -> tuple[EventType, ...] | None:
         self._refuse_superseded(self._functions.values())
         listed = self._annotated(self.evolve, "evolve")
-        return None if listed is None else tuple(EVENTS.successor(event_type(cls)) for cls in listed)
+        if listed is None:
+            return None
+        return tuple(dict.fromkeys(EVENTS.successor(kind) for kind in (*map(event_type, listed), *self._instead)))
 
     def _resolve_decides(self) -> tuple[type[Any], ...] | None:
         if self.decide is None:
@@ -349,8 +416,71 @@ def _define(
     model = Model(made, kind, name, frame.f_locals, local=frame.f_locals is not frame.f_globals)
     model.any_order = any_order
     setattr(made, _MARK, model)
+    before = MODELS.successor(model)
     MODELS.add(model)
+    if before is not model:
+        # Until its own are defined: without them these events would be passed over, silently.
+        listed = {kind.name for kind in model.handled or ()}
+        for event, function in before._instead.items():
+            if event.name not in listed:
+                model.replace(EVENTS.successor(event), function)
     return made
+
+
+F = TypeVar("F", bound=Callable[[Any], Any])
+
+
+def instead(cls: type[Any]) -> Callable[[F], F]:
+    """What a model folds in the place of an event that its `evolve` does not take: other events, or none.
+
+    The function is annotated with the event, and gives a tuple of events: one, where it has another name today; several,
+    where it said more than one thing; none, to leave it out. The log stays as it is, and so do positions and versions; other
+    models are not concerned. It is part of the model's code: where it changes, read models and snapshots are made anew. A
+    function that is an expression is lifted with the fold.
+
+    >>> @event
+    ... class Renamed:
+    ...     name: str
+    >>> @event
+    ... class Moved:
+    ...     city: str
+    >>> @event
+    ... class RenamedAndMoved:
+    ...     name: str
+    ...     city: str
+    >>> @aggregate
+    ... class Client:
+    ...     name: str = ""
+    ...     city: str = ""
+    ...     def evolve(self, event: Renamed | Moved) -> "Client":
+    ...         match event:
+    ...             case Renamed(name=name):
+    ...                 return dataclasses.replace(self, name=name)
+    ...             case Moved(city=city):
+    ...                 return dataclasses.replace(self, city=city)
+    >>> @instead(Client)
+    ... def in_two(event: RenamedAndMoved) -> tuple[Renamed, Moved]:
+    ...     return Renamed(event.name), Moved(event.city)
+    >>> model_of(Client).step(Client(), RenamedAndMoved("Ann", "Bonn"))
+    Client(name='Ann', city='Bonn')
+    """
+    model = model_of(cls)
+
+    def wrap(function: F) -> F:
+        said = getattr(function, "__name__", repr(function))
+        if not isinstance(function, types.FunctionType) or len(inspect.signature(function).parameters) != 1:
+            how = "def in_two(event: Old) -> tuple[New, …]: …"
+            raise ModelError(f"{said} is to stand in for an event of {cls.__name__}", hint=how)
+        (parameter,) = inspect.signature(function).parameters.values()
+        meant = model._meant(function, parameter.annotation, said)
+        listed = () if meant is inspect.Parameter.empty else tuple(_options(meant))
+        if len(listed) != 1 or not isinstance(listed[0], type):
+            raise ModelError(f"{said} says of no one event that it stands in its place", hint=f"def {said}(event: Old) -> …")
+        model.replace(EVENTS.successor(event_type(listed[0])), function)
+        EVENTS.generation += 1
+        return function
+
+    return wrap
 
 
 def model_of(cls: type[Any], *, superseded: bool = False) -> Model:

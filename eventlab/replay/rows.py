@@ -66,8 +66,8 @@ class RowFold:
     def _keys(self, batch: Batch, events: list[Any]) -> list[Key]:
         """The key of each event; None passes it over."""
         envelope = batch.envelope
-        key_of = self.model.key
-        if key_of is None:
+        key_of = self.model.row if self.model.instead else self.model.key
+        if self.model.key is None or key_of is None:
             keys: list[Key] = envelope.stream
         else:
             keys = []
@@ -96,7 +96,7 @@ class RowFold:
 
     def _run(self, rows: Iterator[tuple[Key, Any, int | None, int, int]], envelope: Any) -> None:
         entries, initial, cls = self.entries, self.model.initial, self.model.cls
-        takes_meta, watch = self.model.takes_meta, self._watch
+        takes_meta, watch, instead = self.model.takes_meta, self._watch, self.model.instead
         at = 0
         try:
             for key, event, version, position, at in rows:
@@ -106,7 +106,10 @@ class RowFold:
                 if entry is None:
                     entry = entries[key] = [initial, 0, 0]
                 if event is not None:
-                    state = entry[0].evolve(event, Meta(envelope, at)) if takes_meta else entry[0].evolve(event)
+                    if instead and event.__class__ in instead:
+                        state = self.model.step(entry[0], event, *([Meta(envelope, at)] if takes_meta else []))
+                    else:
+                        state = entry[0].evolve(event, Meta(envelope, at)) if takes_meta else entry[0].evolve(event)
                     if state.__class__ is not cls:
                         raise TypeError(f"it gave {state!r}, not a {cls.__name__}")
                     entry[0] = state

@@ -180,7 +180,7 @@ class Debugger:
             self._states.append(state)
             return
         try:
-            after = state.evolve(event.data, event) if self.model.takes_meta else state.evolve(event.data)
+            after = self.model.step(state, event.data, *([event] if self.model.takes_meta else []))
             if after.__class__ is not self.model.cls:
                 raise TypeError(f"evolve gave {after!r}, not a {self.model.cls.__name__}")
         except Exception as why:
@@ -226,7 +226,7 @@ def events_of_key(model: Model, key: Any, events: Iterable[Recorded]) -> list[Re
     for event in events:
         if isinstance(event.data, dict):
             continue
-        of = model.key(event.data, event) if model.key_takes_meta else model.key(event.data)
+        of = model.row(event.data, *([event] if model.key_takes_meta else []))
         if of is not None and (of == key or (isinstance(of, tuple) and tuple(of) == key)):
             found.append(event)
     return found

@@ -159,7 +159,11 @@ def _event(model: Model, kind: EventType, build: Builder, types: Mapping[str, Ty
     key, present, key_effects = _key(model, build, event)
     run = Execution(build)
     owner = next(c for c in model.cls.__mro__ if vars(c).get("evolve") is model.evolve)
-    after = run.call(model.evolve, [me, event, *([MetaSym()] if model.takes_meta else [])], {}, owner, 0)
+    after: Sym = me
+    for part in _parts(model, run, event):
+        if not (isinstance(after, Rec) and after.cls is model.cls and after.present is None):
+            break
+        after = run.call(model.evolve, [after, part, *([MetaSym()] if model.takes_meta else [])], {}, owner, 0)
     updates: dict[str, Node] = {}
     if isinstance(after, Rec) and after.cls is model.cls:
         if after.present is not None:
@@ -176,6 +180,19 @@ def _event(model: Model, kind: EventType, build: Builder, types: Mapping[str, Ty
     else:
         run.raises("it gives something that is not its state")
     return EventIR(kind, updates, tuple(run.effects), key, present, key_effects)
+
+
+def _parts(model: Model, run: Execution, event: Rec) -> tuple[Rec, ...]:
+    """What is folded in the place of an event; the event alone where nothing is."""
+    function = model.instead.get(event.cls)
+    if function is None:
+        return (event,)
+    value = run.call(function, [event], {}, None, 0)
+    items = value.items if isinstance(value, Seq) else () if isinstance(value, Known) and value.value in ((), []) else None
+    parts = [part for part in items or () if isinstance(part, Rec) and part.present is None and model.takes(part.cls)]
+    if items is None or len(parts) != len(items):
+        raise Refused(f"{function.__name__} does not give the same events each time", run.line, hint="return a tuple of events")
+    return tuple(parts)
 
 
 def _assigned(
@@ -241,7 +258,13 @@ def _key(model: Model, build: Builder, event: Rec) -> tuple[tuple[Node, ...], No
     run = Execution(build)
     owner = next((c for c in model.cls.__mro__ if isinstance(vars(c).get("key"), staticmethod)), None)
     try:
-        value = run.call(model.key, [event, *([MetaSym()] if model.key_takes_meta else [])], {}, owner, 0)
+        found = [
+            run.call(model.key, [part, *([MetaSym()] if model.key_takes_meta else [])], {}, owner, 0)
+            for part in _parts(model, run, event)
+        ]
+        value = found[0] if found else Known(None)
+        if len(found) > 1 and not all(_one(value, other) for other in found):
+            raise Refused("what stands in its place may belong to several rows", run.line)
         if isinstance(value, Known) and value.value is None:
             return tuple(build.const(None, type_of(of).maybe()) for _, of in model.key_fields), build.false, tuple(run.effects)
         if model.key_names == ("_id",) and not isinstance(value, (Rec, Seq)):
@@ -270,6 +293,14 @@ def _key(model: Model, build: Builder, event: Rec) -> tuple[tuple[Node, ...], No
     except Refused as refused:
         refused.why = f"key: {refused.why}"
         raise
+
+
+def _one(value: Sym, other: Sym) -> bool:
+    """Whether two values are the same, as far as can be seen."""
+    if isinstance(value, Rec) and isinstance(other, Rec):
+        same = value.cls is other.cls and value.present is other.present
+        return same and all(_one(value.parts[name], other.parts[name]) for name in value.parts)
+    return value is other or (isinstance(value, Known) and isinstance(other, Known) and value.value == other.value)
 
 
 def _initial(model: Model, path: str, to: Type) -> Any:

@@ -58,9 +58,7 @@ def _text_of(code: types.CodeType) -> Text:
         tree = ast.Pass()
     if not isinstance(tree, ast.FunctionDef):
         raise Refused("it is not written as one def", source.line, source.file, "write it with def")
-    decorators = [
-        d for d in tree.decorator_list if not (isinstance(d, ast.Name) and d.id in ("staticmethod", "classmethod", "property"))
-    ]
+    decorators = [d for d in tree.decorator_list if not _gives_the_same(d)]
     if decorators:
         raise Refused(
             f"{tree.name} is decorated with {ast.unparse(decorators[0])}", source.line, source.file, "leave the decorator out"
@@ -71,6 +69,14 @@ def _text_of(code: types.CodeType) -> Text:
             source.line, source.file, "import it again",
         )  # fmt: skip
     return Text(tree, source.file, source.line - 1)
+
+
+def _gives_the_same(decorator: ast.expr) -> bool:
+    """Whether what is decorated still does what its text says: one of Python's own, or `@el.instead(Model)`."""
+    if isinstance(decorator, ast.Call):
+        of = decorator.func
+        return (of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else "") == "instead"
+    return isinstance(decorator, ast.Name) and decorator.id in ("staticmethod", "classmethod", "property")
 
 
 def _alone(text: str, code: types.CodeType) -> bool:
