@@ -500,3 +500,50 @@ def test_a_reader_of_an_older_version_needs_the_steps_back(lab: el.Lab) -> None:
     assert caught.value.hint == "@el.downcast(FeeCharged, to_version=1)"
     with pytest.raises(ModelError, match="the versions before it are 1 to 2"):
         el.downcast(of, to_version=3)
+
+
+def filled(version: int) -> type[Any]:
+    """A class whose second version has gained fields with defaults of many kinds, defined in the place of the first."""
+    if version == 1:
+
+        @el.event(name="upcast.TankFilled")
+        class TankFilled:
+            litres: int
+
+        return TankFilled
+
+    @el.event(name="upcast.TankFilled", version=2)
+    class TankFilled:  # type: ignore[no-redef]
+        litres: int
+        by: str = "it's"
+        price: el.Money = el.money("1.59")
+        full: bool = True
+        share: float = 0.1
+        at: dt.datetime = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+        day: dt.date = dt.date(2026, 1, 2)
+        notes: list[str] = el.field(default_factory=lambda: ["a", "b"])
+        note: str | None = None
+        unset: int | None = 7
+
+    return TankFilled
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_sql_has_the_defaults_of_fields_that_an_older_version_lacks(lab: el.Lab, sealed: bool) -> None:
+    old = filled(1)
+    lab.append("tank-1", [old(3)])
+    assert lab.sql("select litres from types.upcast_tank_filled")["litres"].to_list() == [3]
+    new = filled(2)
+    lab.append("tank-1", [new(3), new(4, by="ann", unset=None)])
+    if sealed:
+        lab.seal()
+    asked = "select columns(lambda c: c[1] <> '_') from types.upcast_tank_filled order by _position"
+    found = lab.sql(asked)
+    # An old event is as one of today with all of its defaults; what was told otherwise stays, null too.
+    assert found.rows()[0] == found.rows()[1]
+    assert found.row(0, named=True)["price"] == Decimal("1.59")
+    assert found.row(2, named=True)["by"] == "ann"
+    assert found.row(2, named=True)["unset"] is None
+    assert lab.sql("select sum(litres), count(\"by\") from types.upcast_tank_filled").row(0) == (10, 3)
+    assert lab.sql("select * from types.upcast_tank_filled_v1")["litres"].to_list() == [3]
+    assert lab.at(position=1).sql("select \"by\" from types.upcast_tank_filled").item() == "it's"

@@ -19,9 +19,10 @@ import secrets
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import duckdb
@@ -29,7 +30,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab.errors import QueryRefused
+from eventlab.errors import EventlabError, QueryRefused
 from eventlab.model.events import EventType
 from eventlab.model.filters import Clause, Filter
 from eventlab.model.names import snake
@@ -301,6 +302,9 @@ class SqlConnection:
             if kind is not None and any(chain_of(kind, schema) for schema in versions):
                 self._views["types", snake(name).lower()] = functools.partial(self._upcast_view, kind, versions, mine)
                 continue
+            if kind is not None and any(_left_out(kind, versions, latest.leaves)):
+                self._views["types", snake(name).lower()] = functools.partial(self._defaults_view, kind, versions, mine)
+                continue
             self._view("types", snake(name), self._type_selects(mine, latest, versions, f"type = {_text(name)}"))
 
     def _upcast_view(self, kind: EventType, versions: Sequence[Schema], scans: Sequence[_Scan]) -> str:
@@ -321,8 +325,33 @@ class SqlConnection:
         selects = [self._select(made, shown, [kind.schema])]
         if rest:
             where = f"type = {_text(kind.name)} AND schema_version IN ({', '.join(str(schema.version) for schema in rest)})"
-            selects += self._type_selects(scans, kind.schema, rest, where)
+            selects += self._type_selects(scans, kind.schema, rest, where, self._defaults(kind, rest, kind.schema.leaves))
         return f"CREATE VIEW types.{_name(snake(kind.name).lower())} AS {' UNION ALL '.join(selects)}"
+
+    def _defaults_view(self, kind: EventType, versions: Sequence[Schema], scans: Sequence[_Scan]) -> str:
+        """A type whose older versions lack fields: there they have the defaults of the class, as where Python reads them."""
+        latest = max(versions, key=lambda schema: schema.version)
+        where, filled = f"type = {_text(kind.name)}", self._defaults(kind, versions, latest.leaves)
+        selects = self._type_selects(scans, latest, versions, where, filled)
+        return f"CREATE VIEW types.{_name(snake(kind.name).lower())} AS {' UNION ALL '.join(selects)}"
+
+    def _defaults(self, kind: EventType, versions: Sequence[Schema], shown: Sequence[Leaf]) -> dict[str, tuple[str, str]]:
+        """For fields that versions lack: in which rows they do, and the default, which is kept in a table of one row."""
+        found = list(_left_out(kind, versions, shown))
+        if not found:
+            return {}
+        table = f"_hot.defaults_{len(self._made)}"
+        self._made[f"{kind.name} {table}"] = kind.name
+        row = {f"d{at}": payload_array(leaf.column, [value]) for at, (leaf, value, _) in enumerate(found)}
+        self._connection.register("_incoming", pa.table(row))
+        try:
+            self._run(f"CREATE TABLE {table} AS SELECT * FROM _incoming")
+        finally:
+            self._connection.unregister("_incoming")
+        return {
+            leaf.path: (f"schema_version IN ({', '.join(map(str, lacking))})", f"(SELECT d{at} FROM {table})")
+            for at, (leaf, _, lacking) in enumerate(found)
+        }
 
     def _upcast_rows(self, kind: EventType, old: Collection[int]) -> pa.Table:
         """The events of some versions as those of today's class, with their envelopes."""
@@ -345,9 +374,12 @@ class SqlConnection:
                     found.append(pa.table([*envelope, *arrays], names=schema.names).cast(schema))
         return pa.concat_tables(found) if found else schema.empty_table()
 
-    def _type_selects(self, scans: Sequence[_Scan], schema: Schema, versions: Sequence[Schema], where: str) -> list[str]:
+    def _type_selects(
+        self, scans: Sequence[_Scan], schema: Schema, versions: Sequence[Schema], where: str,
+        defaults: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    ) -> list[str]:  # fmt: skip
         shown = {leaf: leaf.path for leaf in schema.leaves}
-        selects = [self._select(scan, shown, versions) + f" AND {where}" for scan in scans]
+        selects = [self._select(scan, shown, versions, defaults) + f" AND {where}" for scan in scans]
         return selects or [_empty(", ".join([_envelope(), *_fields(shown, versions, {})]))]
 
     def _types_in(self, category: str, tenant: str | None = None) -> set[tuple[str, int]]:
@@ -373,8 +405,11 @@ class SqlConnection:
             self._connection.unregister("_incoming")
         return _Scan(group, f"_hot.rows_{number}", names, "true")
 
-    def _select(self, scan: _Scan, shown: Mapping[Leaf, str], schemas: Sequence[Schema]) -> str:
-        picked = ", ".join([_envelope(), *_fields(shown, schemas, scan.names)])
+    def _select(
+        self, scan: _Scan, shown: Mapping[Leaf, str], schemas: Sequence[Schema],
+        defaults: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    ) -> str:  # fmt: skip
+        picked = ", ".join([_envelope(), *_fields(shown, schemas, scan.names, defaults)])
         return f"SELECT {picked} FROM {scan.text} WHERE {scan.within}"
 
     def _view(self, schema: str, name: str, selects: Sequence[str]) -> None:
@@ -619,10 +654,32 @@ def _spelled(path: str, spelled: dict[tuple[str, str], str]) -> str:
     return found
 
 
-def _fields(shown: Mapping[Leaf, str], schemas: Sequence[Schema], names: Mapping[str, str]) -> list[str]:
+def _left_out(kind: EventType, versions: Sequence[Schema], shown: Sequence[Leaf]) -> Iterator[tuple[Leaf, Any, list[int]]]:
+    """The shown fields of one column that versions lack: the default in stored form, where it is not null, and the versions."""
+    paths = {leaf.path: leaf for leaf in shown}
+    for name, of in kind.fields:
+        leaves = of.leaves(name)
+        lacking = [s.version for s in versions if not any(at.path.split(".")[0] == name for at in s.leaves)]
+        if len(leaves) != 1 or paths.get(name) != leaves[0] or not lacking or not kind.has_default(name):
+            continue
+        stored: list[Any] = []
+        try:
+            of.put(kind.default(name), name, stored)
+        except EventlabError:
+            # It is not of its type: whoever reads such an event in Python is told.
+            continue
+        if stored[0] is not None:
+            yield leaves[0], stored[0], lacking
+
+
+def _fields(
+    shown: Mapping[Leaf, str], schemas: Sequence[Schema], names: Mapping[str, str],
+    defaults: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+) -> list[str]:  # fmt: skip
     """Select items for payload leaves, in order; the leaves of a nested dataclass become one struct.
 
-    `names` are the columns that are there; the rows are of these `schemas`.
+    `names` are the columns that are there; the rows are of these `schemas`. `defaults` are those of fields that some rows lack:
+    the condition for such rows, and the value.
     """
     found: dict[str, Any] = {}
     for leaf, name in shown.items():
@@ -634,7 +691,10 @@ def _fields(shown: Mapping[Leaf, str], schemas: Sequence[Schema], names: Mapping
             place = place.setdefault(part, {})
         if leaf.tag != "p":
             place.setdefault(last, []).append(_leaf(leaf, names))
-    return [f"{_packed(item, name, shown, schemas, names)} AS {_name(name)}" for name, item in found.items()]
+    items = {name: _packed(item, name, shown, schemas, names) for name, item in found.items()}
+    for name, (lacking, value) in defaults.items():
+        items[name] = f"CASE WHEN {lacking} THEN {value} ELSE {items[name]} END"
+    return [f"{item} AS {_name(name)}" for name, item in items.items()]
 
 
 def _packed(item: Any, path: str, shown: Mapping[Leaf, str], schemas: Sequence[Schema], names: Mapping[str, str]) -> str:

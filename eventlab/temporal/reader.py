@@ -552,8 +552,9 @@ class Reader:
         """The SQL connection of this place, for one query; an older one is closed once nobody uses it any more."""
         with self._sql_lock:
             cut, until = self._at()
-            # Upcasters that were defined since make other views.
-            steps = tuple(id(step) for kind in EVENTS.all() for step in kind.upcasters.values())
+            # Upcasters, and defaults of later versions, that were defined since make other views.
+            newer = [kind for kind in EVENTS.all() if kind.version > 1]
+            steps = tuple(id(of) for kind in newer for of in (kind, *kind.upcasters.values()))
             place = (cut, until, self._tenant, steps)
             if self._sql is None or self._sql[0] != place:
                 made = SqlConnection(cut, until, self._tenant, self._state_table, self._span_tables, self._class_here)
