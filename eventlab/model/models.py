@@ -120,9 +120,11 @@ class Model:
     def instead(self) -> dict[type[Any], types.FunctionType]:
         """By event class: the function that gives what is folded in the place of such an event."""
         if self._stands_in[0] != EVENTS.generation:
-            now = {EVENTS.successor(kind).cls: function for kind, function in self._instead.items()}
-            listed = self._annotated(self.evolve, "evolve")
+            listed = self._annotated(self.evolve, "evolve") if self._instead else None
             taken = None if listed is None else frozenset(EVENTS.successor(event_type(cls)).cls for cls in listed)
+            now = {EVENTS.successor(kind).cls: function for kind, function in self._instead.items()}
+            # What a definition before this one put in the place of an event that this one takes itself is no more.
+            now = {cls: function for cls, function in now.items() if cls not in (taken or ())}
             self._stands_in = (EVENTS.generation, now, taken)
         return self._stands_in[1]
 
@@ -418,12 +420,9 @@ def _define(
     setattr(made, _MARK, model)
     before = MODELS.successor(model)
     MODELS.add(model)
-    if before is not model:
-        # Until its own are defined: without them these events would be passed over, silently.
-        listed = {kind.name for kind in model.handled or ()}
-        for event, function in before._instead.items():
-            if event.name not in listed:
-                model.replace(EVENTS.successor(event), function)
+    # Until its own are defined: without them these events would be passed over, silently.
+    model._instead = dict(before._instead)
+    model._functions |= {f"instead of {kind.name}": function for kind, function in model._instead.items()}
     return made
 
 

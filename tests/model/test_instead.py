@@ -271,6 +271,19 @@ def test_it_is_part_of_the_code_and_what_changes_it_is_another_code() -> None:
         lab.append("lodger-1", [TenantCalled("x")])
         assert lab.load(Lodger, "1") == Lodger("x!", 1)
 
+    # And no more, once it takes them itself.
+    @el.aggregate(name="lodger")
+    class Lodger:  # type: ignore[no-redef]
+        name: str = ""
+
+        def evolve(self, event: TenantNamed | TenantCalled) -> Self:
+            return replace(self, name=event.name if isinstance(event, TenantNamed) else event.calling.upper())
+
+    with el.scratch(seed=1) as lab:
+        lab.append("lodger-1", [TenantCalled("x")])
+        for engine in ("rows", "loop", "lifted"):
+            assert lab.table(Lodger, engine=engine)["name"].to_list() == ["X"]
+
 
 def test_commands_may_still_give_the_old_event() -> None:
     @el.command
