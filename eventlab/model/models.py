@@ -437,27 +437,29 @@ def instead(cls: type[Any]) -> Callable[[F], F]:
     models are not concerned. It is part of the model's code: where it changes, read models and snapshots are made anew. A
     function that is an expression is lifted with the fold.
 
-    >>> @event
+    >>> from dataclasses import replace
+    >>> import eventlab as el
+    >>> @el.event
     ... class Renamed:
     ...     name: str
-    >>> @event
+    >>> @el.event
     ... class Moved:
     ...     city: str
-    >>> @event
+    >>> @el.event
     ... class RenamedAndMoved:
     ...     name: str
     ...     city: str
-    >>> @aggregate
+    >>> @el.aggregate
     ... class Client:
     ...     name: str = ""
     ...     city: str = ""
     ...     def evolve(self, event: Renamed | Moved) -> "Client":
     ...         match event:
     ...             case Renamed(name=name):
-    ...                 return dataclasses.replace(self, name=name)
+    ...                 return replace(self, name=name)
     ...             case Moved(city=city):
-    ...                 return dataclasses.replace(self, city=city)
-    >>> @instead(Client)
+    ...                 return replace(self, city=city)
+    >>> @el.instead(Client)
     ... def in_two(event: RenamedAndMoved) -> tuple[Renamed, Moved]:
     ...     return Renamed(event.name), Moved(event.city)
     >>> model_of(Client).step(Client(), RenamedAndMoved("Ann", "Bonn"))
