@@ -373,7 +373,7 @@ def command_line() -> argparse.ArgumentParser:
     )
 
     one = add(
-        "lab", lab_command, "Open JupyterLab on the first notebook; nothing is asked of servers outside.",
+        "lab", lab_command, "Open JupyterLab on the first notebook, with its news and update checks off.",
         "eventlab lab notebooks/05_query_time.ipynb -- --port=8899",
     )  # fmt: skip
     one.add_argument("notebook", nargs="?", help="another notebook")

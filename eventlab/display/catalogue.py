@@ -23,7 +23,7 @@ from eventlab.errors import UnknownType
 from eventlab.lab import Lab
 from eventlab.model.changes import json_schema
 from eventlab.model.events import COMMANDS, EVENTS, CommandType, EventType, description
-from eventlab.model.filters import EVERYTHING, events
+from eventlab.model.filters import EVERYTHING
 from eventlab.model.meta import Recorded
 from eventlab.model.models import Model
 from eventlab.projections.consumers import CONSUMERS
@@ -123,19 +123,22 @@ def _counted(events: Sequence[EventType], commands: Sequence[CommandType], model
     return f"{many(len(events), 'event')}, {many(len(commands), 'command')}, {', '.join(kinds)}."
 
 
-def _seen(lab: Lab | None, events: Sequence[EventType]) -> dict[str, dict[str, Any]]:
-    """Of each type in the log: how many, in which versions, first and last, and the first as an example."""
+def _seen(lab: Lab | None, events: Sequence[EventType]) -> dict[str, dict[int, dict[str, Any]]]:
+    """Of each type in the log, by version: how many, first and last, and the first as an example."""
     if lab is None:
         return {}
     names = [kind.name for kind in events]
-    frame = lab.read().lazy().filter(pl.col("_type").is_in(names)).group_by("_type").agg(
+    frame = lab.read().lazy().filter(pl.col("_type").is_in(names)).group_by("_type", "_schema_version").agg(
         pl.len().alias("count"), pl.col("_occurred_at").min().alias("first"), pl.col("_occurred_at").max().alias("last"),
-        pl.col("_position").min().alias("position"), pl.col("_schema_version").unique().sort().alias("versions"),
+        pl.col("_position").min().alias("position"),
     ).collect()  # fmt: skip
-    return {row["_type"]: row for row in frame.to_dicts()}
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in frame.sort("_schema_version").to_dicts():
+        found.setdefault(row["_type"], {})[row["_schema_version"]] = row
+    return found
 
 
-def _event(kind: EventType, models: Sequence[Model], seen: dict[str, Any] | None, lab: Lab | None) -> Page:
+def _event(kind: EventType, models: Sequence[Model], seen: dict[int, dict[str, Any]] | None, lab: Lab | None) -> Page:
     page = Page(kind.name, [description(kind.cls) or "Nobody has said what it means."])
     page.tables.append((("field", "declared"), [(name, of.declared) for name, of in kind.fields] or [("", "it has no fields")]))
     givers = sorted(model.cls.__name__ for model in models if kind in _decided(model))
@@ -146,15 +149,17 @@ def _event(kind: EventType, models: Sequence[Model], seen: dict[str, Any] | None
     about = [("version", f"{kind.version}"), ("decided by", ", ".join(givers)), ("read by", ", ".join(readers))]
     about += [("told to", ", ".join(told))] if told else []
     if seen is not None and lab is not None:
-        versions = ", ".join(map(str, seen["versions"]))
+        counted = list(seen.values())
+        count, position = sum(row["count"] for row in counted), min(row["position"] for row in counted)
+        first, last = min(row["first"] for row in counted), max(row["last"] for row in counted)
         about += [
-            ("in the log", f"{seen['count']:,}, versions {versions}"), ("first", f"{seen['first']:%Y-%m-%d %H:%M:%S} UTC"),
-            ("last", f"{seen['last']:%Y-%m-%d %H:%M:%S} UTC"), ("example", _example(lab, seen["position"])),
+            ("in the log", f"{count:,}, versions {', '.join(map(str, seen))}"), ("first", f"{first:%Y-%m-%d %H:%M:%S} UTC"),
+            ("last", f"{last:%Y-%m-%d %H:%M:%S} UTC"), ("example", _example(lab, position)),
         ]  # fmt: skip
     elif lab is not None:
         about.append(("in the log", "never yet"))
     page.tables.append((("", ""), [(name, text) for name, text in about if text]))
-    older = [_older(kind, version, lab) for version in _versions(kind, lab) if version < kind.version]
+    older = [_older(kind, version, lab, (seen or {}).get(version)) for version in _versions(kind, lab) if version < kind.version]
     if older:
         # Without a store there is nothing to say of what is stored.
         shown = [at for at in range(len(OLDER)) if lab is not None or any(row[at] for row in older)]
@@ -173,8 +178,8 @@ def _versions(kind: EventType, lab: Lab | None) -> list[int]:
     return sorted(stored | set(kind.upcasters))
 
 
-def _older(kind: EventType, version: int, lab: Lab | None) -> tuple[str, ...]:
-    """The line of the guide for those who meet events of an older version."""
+def _older(kind: EventType, version: int, lab: Lab | None, seen: dict[str, Any] | None) -> tuple[str, ...]:
+    """The line of the guide for those who meet events of an older version, of which so many were seen."""
     steps = [at for at in sorted(kind.upcasters) if at >= version]
     told = [description(kind.upcasters[at].function) or "it is upcast" for at in steps]  # type: ignore[arg-type]
     read = "; ".join(f"{at} to {at + 1}: {text}" for at, text in zip(steps, told, strict=True))
@@ -182,12 +187,10 @@ def _older(kind: EventType, version: int, lab: Lab | None) -> tuple[str, ...]:
     if lab is None or (kind.name, version) not in lab.store.cut().schemas:
         return (str(version), "", read, "", "", "")
     said = "; ".join(map(str, differences(kind.name, lab.store.cut().schemas, version, None))) or "nothing that a reader sees"
-    of = lab.read(events(kind.name)).lazy().filter(pl.col("_schema_version") == version)
-    count, first = of.select(pl.len().alias("n"), pl.col("_position").min().alias("first")).collect().row(0)
-    if not count:
+    if seen is None:
         return (str(version), said, read, "0", "", "")
-    stored, today = (_cut(payload_text(data)) for data in (_stored(lab, first), _read(lab, first).data))
-    return str(version), said, read, f"{count:,}", stored, today
+    stored, today = (_cut(payload_text(data)) for data in (_stored(lab, seen["position"]), _read(lab, seen["position"]).data))
+    return str(version), said, read, f"{seen['count']:,}", stored, today
 
 
 def _stored(lab: Lab, position: int) -> Any:

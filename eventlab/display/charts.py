@@ -20,6 +20,11 @@ DASHES: Final = ("", "7 4", "2 3", "10 3 2 3")
 COLOURS: Final = ("#3d85c6", "#c27c0e", "#5b9a3b", "#b0569b", "#8a6d3b", "#6c6cc4")
 #: The columns of a map: what stands in each, and its colour, on which dark text is read in light and dark.
 LAYERS: Final = (("command", "#a6c8ff"), ("aggregate", "#fff3a3"), ("event", "#ffb570"), ("projection", "#b4e2b4"))
+#: The end of a line that leads somewhere: `marker-end="url(#to)"`, the same size however wide the line is.
+ARROW: Final = (
+    '<defs><marker id="to" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="10" markerHeight="10" orient="auto" '
+    'markerUnits="userSpaceOnUse"><path d="M0 0 8 4 0 8z" fill="#888"/></marker></defs>'
+)
 #: Characters of a name in a chart.
 NAME: Final = 24
 
@@ -38,11 +43,11 @@ def bars(rows: Sequence[tuple[str, int, str]]) -> str:
         y = MARGIN + at * LINE
         wide = round((WIDE - 330) * value / most)
         parts.append(
-            f'<text x="{190 - 8}" y="{y + 14}" text-anchor="end" fill="#888">{escape(_short(name))}</text>'
+            f'<text x="{190 - 8}" y="{y + 14}" text-anchor="end" fill="#888">{escape(short(name))}</text>'
             f'<rect x="190" y="{y + 2}" width="{max(wide, 1)}" height="{LINE - 6}" rx="2" fill="{COLOURS[0]}"/>'
             f'<text x="{198 + wide}" y="{y + 14}" fill="#888">{value:,}{escape(f" {said}") if said else ""}</text>'
         )
-    return _svg(WIDE, 2 * MARGIN + len(rows) * LINE, parts, f"{many(len(rows), 'bar')}")
+    return svg(WIDE, 2 * MARGIN + len(rows) * LINE, parts, f"{many(len(rows), 'bar')}")
 
 
 def columns(counts: Sequence[int], begin: str, end: str) -> str:
@@ -62,7 +67,7 @@ def columns(counts: Sequence[int], begin: str, end: str) -> str:
         f'<text x="{MARGIN}" y="{base + 16}" fill="#888">{escape(begin)}</text>'
         f'<text x="{WIDE - MARGIN}" y="{base + 16}" text-anchor="end" fill="#888">{escape(end)}</text>'
     )
-    return _svg(WIDE, base + 26, parts, f"{many(len(counts), 'column')}")
+    return svg(WIDE, base + 26, parts, f"{many(len(counts), 'column')}")
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> str:
@@ -83,14 +88,14 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> str
         parts.append(
             f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2"{mark}/>'
             f'<line x1="{WIDE - 190}" x2="{WIDE - 160}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="2"{mark}/>'
-            f'<text x="{WIDE - 154}" y="{y}" fill="#888">{chr(65 + at % 26)} {escape(_short(name, 18))}</text>'
+            f'<text x="{WIDE - 154}" y="{y}" fill="#888">{chr(65 + at % 26)} {escape(short(name, 18))}</text>'
         )
     parts.append(
         f'<line x1="{MARGIN}" x2="{MARGIN + wide}" y1="{base}" y2="{base}" stroke="#888"/>'
         f'<text x="{MARGIN}" y="{base + 16}" fill="#888">{last - first:.0f} s ago</text>'
         f'<text x="{MARGIN + wide}" y="{base + 16}" text-anchor="end" fill="#888">now</text>'
     )
-    return _svg(WIDE, max(base + 26, MARGIN + 30 + 18 * len(series)), parts, f"{many(len(series), 'line')}")
+    return svg(WIDE, max(base + 26, MARGIN + 30 + 18 * len(series)), parts, f"{many(len(series), 'line')}")
 
 
 def causes(found: Trace, chosen: int | None = None, nodes: int = NODES) -> str:
@@ -109,11 +114,7 @@ def causes(found: Trace, chosen: int | None = None, nodes: int = NODES) -> str:
             above = max(above, (places[row["cause"]][1] - MARGIN) // (HIGH + GAP_Y))
         filled[row["depth"]] = above + 1
         places[row["position"]] = (MARGIN + row["depth"] * (NODE + GAP_X), MARGIN + above * (HIGH + GAP_Y))
-    mark = (
-        '<defs><marker id="to" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0 8 4 0 8z" fill="#888"/></marker></defs>'
-    )
-    parts = [mark]
+    parts = [ARROW]
     for row in rows:
         if row["cause"] in places:
             (ax, ay), (bx, by) = places[row["cause"]], places[row["position"]]
@@ -127,8 +128,8 @@ def causes(found: Trace, chosen: int | None = None, nodes: int = NODES) -> str:
         parts.append(
             f'<g><title>{escape(row["type"])} of {escape(row["stream"])} at position {row["position"]:,}</title>'
             f'<rect x="{x}" y="{y}" width="{NODE}" height="{HIGH}" rx="5" fill="#ffdcb8" {edge}{dash}/>'
-            f'<text x="{x + 8}" y="{y + 16}" font-weight="600" fill="#111">{escape(_short(row["type"], 22))}</text>'
-            f'<text x="{x + 8}" y="{y + 32}" font-size="11" fill="#333">{escape(_short(row["stream"], 26))}</text></g>'
+            f'<text x="{x + 8}" y="{y + 16}" font-weight="600" fill="#111">{escape(short(row["type"], 22))}</text>'
+            f'<text x="{x + 8}" y="{y + 32}" font-size="11" fill="#333">{escape(short(row["stream"], 26))}</text></g>'
         )
     right = max((x for x, _ in places.values()), default=0) + NODE + MARGIN
     bottom = max((y for _, y in places.values()), default=0) + HIGH + MARGIN
@@ -136,7 +137,7 @@ def causes(found: Trace, chosen: int | None = None, nodes: int = NODES) -> str:
         hidden = many(found.events - len(rows), "event")
         parts.append(f'<text x="{MARGIN}" y="{bottom + 10}" fill="#888">{hidden} not drawn</text>')
         bottom += 20
-    return _svg(max(right, 160), bottom, parts, repr(found))
+    return svg(max(right, 160), bottom, parts, repr(found))
 
 
 def layers(columns: Sequence[Sequence[str]], links: Sequence[tuple[tuple[int, int], tuple[int, int], bool]]) -> str:
@@ -167,7 +168,7 @@ def layers(columns: Sequence[Sequence[str]], links: Sequence[tuple[tuple[int, in
         parts.append(
             f'<a href="#{anchor(name)}"><title>{escape(title)}: {escape(name)}</title>'
             f'<rect x="{x}" y="{y}" width="{NODE}" height="{HIGH}" rx="5" fill="{fill}" stroke="#888"/>'
-            f'<text x="{x + 8}" y="{y + 25}" font-weight="600" fill="#111">{escape(_short(name, 22))}</text></a>'
+            f'<text x="{x + 8}" y="{y + 25}" font-weight="600" fill="#111">{escape(short(name, 22))}</text></a>'
         )
     heads = [
         f'<text x="{MARGIN + at * (NODE + 2 * GAP_X)}" y="{MARGIN + 6}" fill="#888">{escape(title)}s</text>'
@@ -175,7 +176,7 @@ def layers(columns: Sequence[Sequence[str]], links: Sequence[tuple[tuple[int, in
         if columns[at]
     ]
     width = MARGIN * 2 + len(columns) * NODE + max(len(columns) - 1, 0) * 2 * GAP_X
-    return _svg(width, MARGIN * 2 + 20 + tallest * step, [*heads, *parts], "commands, aggregates, events and projections")
+    return svg(width, MARGIN * 2 + 20 + tallest * step, [*heads, *parts], "commands, aggregates, events and projections")
 
 
 def anchor(title: str) -> str:
@@ -183,11 +184,13 @@ def anchor(title: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in title)
 
 
-def _short(name: str, length: int = NAME) -> str:
+def short(name: str, length: int = NAME) -> str:
+    """A name that is cut where it is longer."""
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def _svg(width: int, height: int, parts: Sequence[str], label: str) -> str:
+def svg(width: int, height: int, parts: Sequence[str], label: str) -> str:
+    """A picture of these parts; `label` is what is read out in its place."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="system-ui, sans-serif" font-size="12" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'

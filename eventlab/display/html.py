@@ -17,6 +17,7 @@ from eventlab.determinism.goldens import Held
 from eventlab.determinism.lint import Found, Linted
 from eventlab.determinism.revisions import ADDED, REMOVED, ReplayDiff
 from eventlab.display.charts import causes, picture
+from eventlab.display.mapping import map_svg
 from eventlab.integration.ingest import Ingested
 from eventlab.lab import Lab
 from eventlab.model.events import New
@@ -27,7 +28,6 @@ from eventlab.replay.lift import Explanation
 from eventlab.store.read_models import ReadModelBase
 from eventlab.storming.board import Board, Layout
 from eventlab.storming.discovery import Discovery
-from eventlab.storming.mapping import map_svg
 from eventlab.storming.placing import svg
 from eventlab.storming.process import Conformance
 from eventlab.storming.review import review

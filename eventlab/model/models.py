@@ -137,7 +137,6 @@ class Model:
             )
         capture(function)
         self._instead = {of: made for of, made in self._instead.items() if of.name != kind.name} | {kind: function}
-        self._functions |= {f"instead of {kind.name}": function}
         self._stands_in, self._handled, self._fingerprint = (-1, {}, None), None, None
 
     def parts(self, event: Any) -> tuple[Any, ...] | None:
@@ -197,7 +196,8 @@ class Model:
             for kind in (EVENTS.all() if handled is None else handled)
             for version, step in kind.upcasters.items()
         }
-        functions: dict[str, Any] = {**self._functions, **steps}
+        others = {f"instead of {event_type(cls).name}": function for cls, function in self.instead.items()}
+        functions: dict[str, Any] = {**self._functions, **others, **steps}
         digest, trail = code_fingerprint(functions, f"{self.kind};{self.name};{self.shape};{events}", self.cls, classes)
         if self.stale and made is not None and made[1] != digest:
             self.changed = tuple(sorted({*self.changed, *made[2].changed()}))
@@ -224,7 +224,7 @@ class Model:
         return ";".join(leaf.column for name, kind in (*self.key_fields, *self.fields) for leaf in kind.leaves(name))
 
     def _resolve_handled(self) -> tuple[EventType, ...] | None:
-        self._refuse_superseded(self._functions.values())
+        self._refuse_superseded([*self._functions.values(), *self._instead.values()])
         listed = self._annotated(self.evolve, "evolve")
         if listed is None:
             return None
@@ -422,7 +422,6 @@ def _define(
     MODELS.add(model)
     # Until its own are defined: without them these events would be passed over, silently.
     model._instead = dict(before._instead)
-    model._functions |= {f"instead of {kind.name}": function for kind, function in model._instead.items()}
     return made
 
 

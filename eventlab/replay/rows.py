@@ -66,10 +66,10 @@ class RowFold:
     def _keys(self, batch: Batch, events: list[Any]) -> list[Key]:
         """The key of each event; None passes it over."""
         envelope = batch.envelope
-        key_of = self.model.row if self.model.instead else self.model.key
-        if self.model.key is None or key_of is None:
+        if self.model.key is None:
             keys: list[Key] = envelope.stream
         else:
+            key_of = self.model.row if self.model.instead else self.model.key
             keys = []
             expected = str if self.model.key_names == ("_id",) else tuple
             width = len(self.model.key_names)

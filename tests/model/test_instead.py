@@ -283,6 +283,10 @@ def test_it_is_part_of_the_code_and_what_changes_it_is_another_code() -> None:
         lab.append("lodger-1", [TenantCalled("x")])
         for engine in ("rows", "loop", "lifted"):
             assert lab.table(Lodger, engine=engine)["name"].to_list() == ["X"]
+    carried = model_of(Lodger).fingerprint
+    model_of(Lodger)._instead.clear()
+    model_of(Lodger)._fingerprint = None
+    assert model_of(Lodger).fingerprint == carried, "what no fold uses is no part of the code: no fresh process knows it"
 
 
 def test_commands_may_still_give_the_old_event() -> None:

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.display import html
+from eventlab.display.mapping import HIGH, WIDE, map_svg
 from eventlab.errors import InvalidName, InvalidValue, UnknownType, Unsupported
-from eventlab.storming.mapping import HIGH, WIDE, map_svg
 from eventlab.storming.process import Process
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)

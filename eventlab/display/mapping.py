@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
-from xml.sax.saxutils import escape, quoteattr
+from html import escape
+from typing import Final
 
 import polars as pl
 
+from eventlab.display.charts import ARROW, short, svg
 from eventlab.store.words import many
 from eventlab.storming.discovery import NODES, Discovery
 
@@ -47,23 +48,16 @@ def map_svg(found: Discovery, nodes: int = NODES) -> str:
         hidden.append(f"{many(len(found.map) - len(moves), 'move')}, made {rest:,} times")
     height = drawing.height + (20 if hidden else 0)
     begins, ends = (dict(frame.select("step", "streams").iter_rows()) for frame in (found.starts, found.ends))
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {drawing.width} {height}" width="{drawing.width}" '
-        f'height="{height}" font-family="system-ui, sans-serif" font-size="12" role="img" aria-label={quoteattr(repr(found))}>'
-        '<defs><marker id="to" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="10" markerHeight="10" orient="auto" '
-        'markerUnits="userSpaceOnUse"><path d="M0 0 8 4 0 8z" fill="#888"/></marker></defs>'
-    )
     parts = [
-        head,
+        ARROW,
         *drawing.lines(),
         *(
             _step(name, events, *drawing.places[name], begins.get(name, 0), ends.get(name, 0))
             for name, events in shown.select("step", "events").iter_rows()
         ),
         *([f'<text x="{MARGIN}" y="{height - 6}" fill="#888">not drawn: {escape("; ".join(hidden))}</text>'] if hidden else []),
-        "</svg>",
     ]
-    return "".join(parts)
+    return svg(drawing.width, height, parts, repr(found))
 
 
 def _rows(steps: pl.DataFrame) -> list[list[str]]:
@@ -144,11 +138,10 @@ class _Drawing:
 
 
 def _step(name: str, events: int, x: int, y: int, begins: int, ends: int) -> str:
-    said = name if len(name) <= NAME else name[: NAME - 1] + "…"
-    marks: list[Any] = [f"{events:,}", *([f"▶ {begins:,}"] if begins else []), *([f"■ {ends:,}"] if ends else [])]
+    marks = [f"{events:,}", *([f"▶ {begins:,}"] if begins else []), *([f"■ {ends:,}"] if ends else [])]
     return (
         f'<g><title>{escape(name)}</title><rect x="{x}" y="{y}" width="{WIDE}" height="{HIGH}" rx="6" fill="#dbe9f6" '
         f'stroke="{"#2a6fb0" if begins else "#888"}" stroke-width="{2 if begins or ends else 1}"/>'
-        f'<text x="{x + 9}" y="{y + 19}" font-weight="600" fill="#111">{escape(said)}</text>'
+        f'<text x="{x + 9}" y="{y + 19}" font-weight="600" fill="#111">{escape(short(name, NAME))}</text>'
         f'<text x="{x + 9}" y="{y + 36}" font-size="11" fill="#333">{"   ".join(marks)}</text></g>'
     )
