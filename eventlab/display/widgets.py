@@ -20,7 +20,7 @@ from eventlab.display.looking import AsOf, Inspector
 from eventlab.display.stepping import Stepper, stepper
 from eventlab.display.view import Controller
 from eventlab.display.watching import Watcher
-from eventlab.errors import Unsupported
+from eventlab.errors import InvalidValue, Unsupported
 from eventlab.lab import Lab
 from eventlab.model.filters import EVERYTHING, Filter
 from eventlab.model.meta import Recorded
@@ -188,7 +188,7 @@ def browse(lab: Lab, filter: Filter = EVERYTHING) -> BrowserView:
 
     In JupyterLab it is live; `view.code()` gives the Python for what is looked at.
     """
-    return BrowserView(Browser(lab, filter))
+    return BrowserView(Browser(_lab(lab), filter))
 
 
 def step(debugger: Debugger) -> StepperView:
@@ -201,19 +201,25 @@ def step(debugger: Debugger) -> StepperView:
 
 def slide(lab: Lab, model: type[Any], id: str | None = None) -> AsOfView:
     """A model as of any moment, by a slider along the log: the table of all, or the state of one."""
-    return AsOfView(AsOf(lab, model, id))
+    return AsOfView(AsOf(_lab(lab), model, id))
 
 
 def inspect(lab: Lab, model: type[Any]) -> InspectorView:
     """A read model looked into: its rows, what it rests on, what stopped, and which events made a cell."""
-    return InspectorView(Inspector(lab, model))
+    return InspectorView(Inspector(_lab(lab), model))
 
 
 def follow(lab: Lab, of: Recorded | uuid.UUID | str) -> FollowerView:
     """A conversation, of an event or of a correlation id: its events as a waterfall and a graph, from cause to effect."""
-    return FollowerView(Follower(lab, of))
+    return FollowerView(Follower(_lab(lab), of))
 
 
 def watch(lab: Lab) -> WatcherView:
     """What goes on in a store: how fast events come, how far behind read models and consumers are; looked at each second."""
-    return WatcherView(Watcher(lab))
+    return WatcherView(Watcher(_lab(lab)))
+
+
+def _lab(given: Any) -> Lab:
+    if not isinstance(given, Lab):
+        raise InvalidValue(f"{given!r} is no lab", hint='lab = el.open("data/shop")')
+    return given

@@ -19,6 +19,7 @@ from eventlab.display import charts
 from eventlab.display.following import Follower
 from eventlab.display.watching import BUCKETS, Watcher
 from eventlab.display.widgets import FollowerView, WatcherView
+from eventlab.errors import InvalidValue
 
 SPACE = "{http://www.w3.org/2000/svg}"
 
@@ -219,3 +220,15 @@ def test_results_say_the_python_that_gives_them_again(tmp_path: Path) -> None:
         (again,) = eval(report.code(), space)
         for one in (report, again):
             assert (one.events, one.of, one.level, one.ok) == (3, 3, "quick", True)
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        lambda of: el.browse(of), lambda of: el.slide(of, Chime), lambda of: el.inspect(of, Chime),
+        lambda of: el.follow(of, "00000000-0000-4000-8000-00000000000f"), lambda of: el.watch(of),
+    ],
+)  # fmt: skip
+def test_what_is_no_lab_is_said_and_what_to_give(opened: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"'data/shop' is no lab"):
+        opened("data/shop")
