@@ -18,7 +18,7 @@ from eventlab.errors import InvalidValue, ModelError, SchemaConflict, UpcastFail
 from eventlab.model.events import event_type
 from eventlab.model.models import model_of
 from eventlab.model.schema import Schema
-from eventlab.model.upcasting import origins
+from eventlab.replay.lift.sources import sources_of
 
 NAME = "upcast.FeeCharged"
 
@@ -132,7 +132,7 @@ def test_every_engine_folds_them_alike(tmp_path: Path, layout: str, monkeypatch:
         fold = folded()
         rows = lab.table(fold, engine="rows")
         assert rows["cents"].sum() == sum(100 * i + 50 for i in range(40)) + sum(100 * i for i in range(40))
-        for engine in ("loop", "auto"):
+        for engine in ("loop", "auto", "lifted"):
             assert lab.table(fold, engine=engine).equals(rows)
         assert [lab.load(fold, str(i)).cents for i in range(3)] == rows["cents"].to_list()
         assert lab.versions(fold).group_by("_id").last().sort("_id")["cents"].to_list() == rows["cents"].to_list()
@@ -210,8 +210,10 @@ def test_what_only_renames_keeps_and_adds_constants_is_lifted(tmp_path: Path, mo
         (of,) = (kind.cls for kind in model_of(fold).handled or ())
         lab.append("tool-1", [of("saw", 100, None, "B", el.money(3)), of("axe", 1, None, "C")])
         stored = Schema("upcast.ToolLent", 1, ("name:s", "days:i64", "to:p", "to.street:s", "to.town:s"))
-        assert origins(event_type(of), stored) == {
-            "tool": ("field", "name"), "days": ("field", "days"), "to": ("field", "to"), "shelf": ("constant", "A"),
+        found = sources_of(event_type(of), stored)
+        assert {path: (source.column, source.default) for path, source in found.leaves.items()} == {
+            "tool": ("name:s", None), "days": ("days:i64", None), "to?": ("to:p", None), "to.street": ("to.street:s", None),
+            "to.town": ("to.town:s", None), "shelf": (None, "A"), "deposit": (None, 0),
         }  # fmt: skip
         rows = lab.table(fold, engine="rows")
         assert rows["days"].to_list() == [1, 136]
@@ -244,7 +246,10 @@ def test_any_log_of_two_versions_folds_alike(events: list[tuple[int, str | None,
             by: str | None
             exact: bool
 
-        el.upcast(Weighed, from_version=1)(lambda old: {"grams": -old.grams, "by": old.who, "exact": False})
+        @el.upcast(Weighed, from_version=1)
+        def turned(old: Any) -> Any:
+            return {"grams": -old.grams, "by": old.who, "exact": False}
+
         return Weighed
 
     with el.scratch() as lab:
@@ -271,7 +276,7 @@ def test_any_log_of_two_versions_folds_alike(events: list[tuple[int, str | None,
                 row[0] += n if version == 2 else -n
                 row[1] += version == 2
         wanted = [(key, *row) for key, row in sorted(expected.items())]
-        for engine in ("rows", "loop", "auto"):
+        for engine in ("rows", "loop", "lifted"):
             assert lab.table(Scale, engine=engine).select("_id", "grams", "exact").rows() == wanted
 
 

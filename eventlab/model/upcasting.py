@@ -6,15 +6,12 @@ are weak schemas, whose missing fields take their defaults. What comes out is ch
 
 from __future__ import annotations
 
-import ast
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventlab.errors import EventlabError, ModelError, SchemaConflict, UpcastFailed
 from eventlab.model.schema import Schema
-from eventlab.model.source import capture
 from eventlab.model.types import Closed, FieldType, Record, back_of
 
 if TYPE_CHECKING:
@@ -137,7 +134,7 @@ def _stored(kind: EventType, fields: Mapping[str, Any]) -> list[Any]:
     out: list[Any] = []
     for name, of in kind.fields:
         if name in fields:
-            value = _built(of, fields[name])
+            value = built(of, fields[name])
         elif kind.has_default(name):
             value = kind.default(name)
         else:
@@ -146,91 +143,14 @@ def _stored(kind: EventType, fields: Mapping[str, Any]) -> list[Any]:
     return out
 
 
-def _built(kind: FieldType, value: Any) -> Any:
+def built(kind: FieldType, value: Any) -> Any:
     """A plain value as its declared type wants it: nested dataclasses and members of an Enum are made."""
     if isinstance(value, Mapping) and isinstance(kind, Record):
         parts = dict(kind.fields)
-        return kind.cls(**{name: _built(parts[name], part) if name in parts else part for name, part in value.items()})
+        return kind.cls(**{name: built(parts[name], part) if name in parts else part for name, part in value.items()})
     if isinstance(kind, Closed) and value in kind.members:
         return kind.members[value]
     return value
-
-
-# -- what the fold compiler can read ---------------------------------------------------------------------------------------
-
-#: Where a field of today comes from: a field of the stored version by its name, or a constant.
-Origin = tuple[str, Any]
-_FIELD: Final = "field"
-_CONSTANT: Final = "constant"
-
-
-def origins(kind: EventType, schema: Schema) -> dict[str, Origin] | None:
-    """Where each field of today comes from, when every step only renames, keeps and adds constants; else None."""
-    names = dict.fromkeys(leaf.path.split(".")[0] for leaf in schema.leaves)
-    fields: dict[str, Origin] = {name: (_FIELD, name) for name in names}
-    for step in chain_of(kind, schema):
-        found = _step(step.function, fields)
-        if found is None:
-            return None
-        fields = found
-    known = {name for name, _ in kind.fields}
-    missing = [name for name in known if name not in fields and not kind.has_default(name)]
-    return None if missing or not fields.keys() <= known else fields
-
-
-def _step(function: Callable[..., Any], fields: Mapping[str, Origin]) -> dict[str, Origin] | None:
-    """One step as origins: the function is one expression, a dict of fields and constants."""
-    source = capture(function).text
-    if source is None or getattr(function, "__closure__", None):
-        return None
-    try:
-        tree = ast.parse(textwrap.dedent(source))
-    except SyntaxError:
-        return None
-    defined = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)), None)
-    if defined is None or len(defined.args.args) != 1:
-        return None
-    body = [node for node in defined.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
-    if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
-        return None
-    return _fields_of(body[0].value, defined.args.args[0].arg, fields)
-
-
-def _fields_of(node: ast.expr, old: str, fields: Mapping[str, Origin]) -> dict[str, Origin] | None:
-    made: dict[str, Origin] = {}
-    if isinstance(node, ast.Dict):
-        pairs: list[tuple[ast.expr | None, ast.expr]] = list(zip(node.keys, node.values, strict=True))
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
-        pairs = [(None if word.arg is None else ast.Constant(word.arg), word.value) for word in node.keywords]
-    else:
-        return None
-    for key, value in pairs:
-        if key is None:
-            if not (isinstance(value, ast.Name) and value.id == old):
-                return None
-            made |= fields
-            continue
-        if not isinstance(key, ast.Constant) or not isinstance(key.value, str):
-            return None
-        origin = _origin(value, old, fields)
-        if origin is None:
-            return None
-        made[key.value] = origin
-    return made
-
-
-def _origin(node: ast.expr, old: str, fields: Mapping[str, Origin]) -> Origin | None:
-    name: Any = None
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == old:
-        name = node.attr
-    elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == old:
-        name = node.slice.value if isinstance(node.slice, ast.Constant) else None
-    if name is not None:
-        return fields.get(name)
-    try:
-        return _CONSTANT, ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError):
-        return None
 
 
 # -- the decorator ---------------------------------------------------------------------------------------------------------

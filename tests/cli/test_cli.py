@@ -574,7 +574,11 @@ def test_ctrl_c_ends_with_130_and_no_traceback(store: Path) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
     )
     try:
-        time.sleep(4)
+        opened = Path(f"/proc/{process.pid}/fd")
+        until = time.monotonic() + 60
+        while not any("catalog.sqlite" in os.path.realpath(file) for file in opened.iterdir()) and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(1)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
     finally:

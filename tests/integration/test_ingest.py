@@ -526,7 +526,7 @@ def test_a_type_that_differs_from_the_stored_one_is_refused_before_anything_is_w
 def test_a_process_that_is_killed_between_chunks_loses_nothing_and_doubles_nothing(
     tmp_path: Path, how: signal.Signals, code: int
 ) -> None:
-    path, count, chunk = tmp_path / "log", 12_000, 60
+    path, count, chunk = tmp_path / "log", 40_000, 60
     chance, reached = random.Random(how), 0
     for _ in range(2):
         process = subprocess.Popen(

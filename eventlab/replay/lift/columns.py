@@ -6,7 +6,6 @@ None where none is declared, a state that does not fit its type.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,95 +13,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from eventlab.errors import EventlabError
+from eventlab.errors import UpcastFailed
 from eventlab.model.events import EventType
 from eventlab.model.models import Model
 from eventlab.model.names import split_stream
 from eventlab.model.schema import Schema
 from eventlab.model.types import Closed, FieldType, Record
-from eventlab.model.upcasting import chain_of, origins, upcast_columns
+from eventlab.model.upcasting import chain_of, upcast_columns
 from eventlab.replay.lift.analyse import StateLeaf
-from eventlab.replay.lift.types import NotLowered, Slot, Type, closed_in, item_of, lower, slots, stored_to_lowered, type_of
+from eventlab.replay.lift.sources import Abandoned, sources_of
+from eventlab.replay.lift.types import Type, closed_in, item_of, stored_to_lowered, type_of
 from eventlab.replay.tables import columns_of, sorted_table
 from eventlab.store.base import ALL, Batch, Tenant
 from eventlab.store.columns import codec, payload_array, stored_column
 
-
-class Abandoned(Exception):
-    """The row fold must decide: its error, or its answer."""
-
-
 # -- what a loop reads -----------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Where one leaf of an event comes from in one stored version: a column, or a default in lowered form."""
-
-    slot: Slot
-    column: str | None
-    default: Any = None
-
-
-def sources_of(kind: EventType, schema: Schema) -> dict[str, Source]:
-    """The source of each leaf of a class in a stored version, as `EventType.decode` takes it; `Abandoned` where it raises."""
-    stored = set(schema.columns)
-    found: dict[str, Source] = {}
-    if kind.upcasters and chain_of(kind, schema):
-        return _upcast_sources(kind, schema)
-    for name, of in kind.fields:
-        wanted = [leaf.column for leaf in of.leaves(name)]
-        own = list(slots(name, of))
-        if all(column in stored for column in wanted):
-            found |= {slot.path: Source(slot, slot.column) for slot in own}
-            continue
-        if any(leaf.path == name or leaf.path.startswith(f"{name}.") for leaf in schema.leaves) or not kind.has_default(name):
-            raise Abandoned(f"{kind.name}.{name} cannot be read from version {schema.version}")
-        factory = next(f for f in dataclasses.fields(kind.cls) if f.name == name).default_factory
-        if factory is not dataclasses.MISSING and factory not in (dict, list, set, frozenset, tuple):
-            raise Abandoned(f"{kind.name}.{name} has a default that is computed")
-        default = kind.default(name)
-        try:
-            found |= {slot.path: Source(slot, None, _leaf_of(default, slot)) for slot in own}
-        except (NotLowered, ArithmeticError, AttributeError, TypeError) as why:
-            raise Abandoned(f"the default of {kind.name}.{name}: {why}") from None
-    return found
-
-
-class Upcast(Abandoned):
-    """An old version is brought to today's by Python, and not by columns."""
-
-
-def _upcast_sources(kind: EventType, schema: Schema) -> dict[str, Source]:
-    """The sources of each leaf where the upcasters only rename, keep and add constants; else `Upcast`."""
-    fields = origins(kind, schema)
-    if fields is None:
-        raise Upcast(f"{kind.name} is upcast from version {schema.version} by Python")
-    found: dict[str, Source] = {}
-    for name, of in kind.fields:
-        own = list(slots(name, of))
-        what, value = fields.get(name, ("default", None))
-        if what == "field":
-            columns = [f"{value}{leaf.column[len(name) :]}" for leaf in of.leaves(name)]
-            if [c for c in schema.columns if c.partition(":")[0].split(".")[0] == value] != columns:
-                raise Upcast(f"{kind.name}.{name} is stored in another form in version {schema.version}")
-            found |= {slot.path: Source(slot, f"{value}{slot.column[len(name) :]}") for slot in own}
-            continue
-        try:
-            # As the row fold checks and stores it.
-            stored: list[Any] = []
-            of.put(kind.default(name) if what == "default" else value, name, stored)
-            (back,) = of.decode_columns([[one] for one in stored])
-            found |= {slot.path: Source(slot, None, _leaf_of(back, slot)) for slot in own}
-        except (NotLowered, ArithmeticError, AttributeError, TypeError, EventlabError) as why:
-            raise Upcast(f"{kind.name}.{name}: {why}") from None
-    return found
-
-
-def _leaf_of(value: Any, slot: Slot) -> Any:
-    for name in slot.path.rstrip("?").split(".")[1:]:
-        value = None if value is None else getattr(value, name)
-    return value is not None if slot.path.endswith("?") else lower(value, slot.type)
 
 
 def payload(
@@ -157,12 +82,9 @@ def _objects(values: list[Any]) -> np.ndarray[Any, Any]:
 
 
 def _leaf_columns(kind: EventType, schema: Schema, part: pa.Table, leaves: Sequence[str]) -> list[list[Any]]:
-    try:
-        sources = sources_of(kind, schema)
-    except Upcast:
-        stored = [stored_column(part, column) for column in schema.columns]
-        part, schema = _upcast_part(kind, schema, stored, len(part)), kind.schema
-        sources = sources_of(kind, schema)
+    if kind.upcasters and chain_of(kind, schema):
+        part, schema = _upcast_part(kind, schema, part), kind.schema
+    sources = sources_of(kind, schema)
     found = []
     for path in leaves:
         source = sources[path]
@@ -178,21 +100,21 @@ def _leaf_columns(kind: EventType, schema: Schema, part: pa.Table, leaves: Seque
     return found
 
 
-def _upcast_part(kind: EventType, schema: Schema, stored: Sequence[list[Any]], count: int) -> pa.Table:
+def _upcast_part(kind: EventType, schema: Schema, part: pa.Table) -> pa.Table:
     """The rows of an old version as those of today's."""
-    columns = upcast_columns(kind, schema, stored, count)
+    stored = [stored_column(part, column) for column in schema.columns]
+    try:
+        columns = upcast_columns(kind, schema, stored, len(part))
+    except UpcastFailed as why:
+        raise Abandoned(str(why)) from None
     arrays = [payload_array(column, values) for column, values in zip(kind.schema.columns, columns, strict=True)]
-    return pa.table([*arrays, pa.nulls(count)], names=[*kind.schema.columns, "position"])
+    return pa.table([*arrays, pa.nulls(len(part))], names=[*kind.schema.columns, "position"])
 
 
 def _check_closed(kind: EventType, schema: Schema, part: pa.Table) -> None:
     """Decode what may hold a member that is gone: the row fold raises there, whether it is looked at or not."""
     if kind.upcasters and chain_of(kind, schema):
-        try:
-            kind.decode(schema, [stored_column(part, column) for column in schema.columns] or [[None] * len(part)])
-        except Exception as why:
-            raise Abandoned(str(why)) from None
-        return
+        return  # they are checked where they are upcast
     stored = set(schema.columns)
     for name, of in kind.fields:
         wanted = [leaf.column for leaf in of.leaves(name)]

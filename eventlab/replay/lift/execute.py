@@ -57,7 +57,7 @@ class Effect:
 
 
 @dataclass
-class _Scope:
+class Scope:
     """One call: the names of its function, and where it stands."""
 
     names: dict[str, Sym]
@@ -149,7 +149,7 @@ class Execution(Making):
             names.setdefault(name, Known(value))
         if len(arguments) > len(parameters) or set(names) != set(parameters):
             raise self.refused(f"{function.__name__} is called with other arguments than it takes")
-        scope = _Scope(names, function, text.file, text.offset, owner, depth)
+        scope = Scope(names, function, text.file, text.offset, owner, depth)
         before, file = self.path, self.file
         self.file = text.file
         try:
@@ -193,7 +193,7 @@ class Execution(Making):
 
     # -- statements
 
-    def block(self, statements: Sequence[ast.stmt], scope: _Scope) -> _Ended:
+    def block(self, statements: Sequence[ast.stmt], scope: Scope) -> _Ended:
         """Execute statements; `scope.names` is what they leave behind."""
         ended = _Ended()
         for i, statement in enumerate(statements):
@@ -219,7 +219,7 @@ class Execution(Making):
                 return ended
         return ended
 
-    def _branches(self, statement: ast.If | ast.Match, scope: _Scope) -> list[tuple[Any, Sequence[ast.stmt]]]:
+    def _branches(self, statement: ast.If | ast.Match, scope: Scope) -> list[tuple[Any, Sequence[ast.stmt]]]:
         """The alternatives of a statement: a function that gives the condition and binds names, and the body."""
         if isinstance(statement, ast.If):
             return [(lambda s: self.test(statement.test, s), statement.body), (lambda s: self.build.true, statement.orelse)]
@@ -227,7 +227,7 @@ class Execution(Making):
         found: list[tuple[Any, Sequence[ast.stmt]]] = []
         for case in statement.cases:
 
-            def condition(s: _Scope, case: ast.match_case = case) -> Node:
+            def condition(s: Scope, case: ast.match_case = case) -> Node:
                 self.line = s.offset + case.pattern.lineno
                 matched = self.matches(case.pattern, subject, s)
                 if case.guard is None or (matched.fixed and not matched.value):
@@ -243,7 +243,7 @@ class Execution(Making):
         found.append((lambda s: self.build.true, []))
         return found
 
-    def _split(self, branches: Sequence[tuple[Any, Sequence[ast.stmt]]], rest: Sequence[ast.stmt], scope: _Scope) -> _Ended:
+    def _split(self, branches: Sequence[tuple[Any, Sequence[ast.stmt]]], rest: Sequence[ast.stmt], scope: Scope) -> _Ended:
         """Execute alternatives; those that are not left early are merged before the rest is executed."""
         (condition_of, body), *others = branches
         before = dict(scope.names)
@@ -298,7 +298,7 @@ class Execution(Making):
                     # Used later, the name is refused as undefined; most such names are not used.
         return merged
 
-    def statement(self, statement: ast.stmt, scope: _Scope) -> None:
+    def statement(self, statement: ast.stmt, scope: Scope) -> None:
         """Statements that go on to the next."""
         if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
             self.assign(statement.targets[0], self.ev(statement.value, scope), scope)
@@ -328,7 +328,7 @@ class Execution(Making):
                 f"{_statement_name(statement)} is not lifted", "say it as an expression: match, if, replace(self, …)"
             )
 
-    def assign(self, target: ast.expr, value: Sym, scope: _Scope) -> None:
+    def assign(self, target: ast.expr, value: Sym, scope: Scope) -> None:
         if isinstance(target, ast.Name):
             scope.names[target.id] = value
         elif isinstance(target, ast.Tuple):
@@ -349,7 +349,7 @@ class Execution(Making):
 
     # -- patterns
 
-    def matches(self, pattern: ast.pattern, subject: Sym, scope: _Scope) -> Node:
+    def matches(self, pattern: ast.pattern, subject: Sym, scope: Scope) -> Node:
         """The condition under which a pattern matches; names are bound."""
         if isinstance(pattern, ast.MatchAs):
             found = self.build.true if pattern.pattern is None else self.matches(pattern.pattern, subject, scope)
@@ -451,7 +451,7 @@ class Execution(Making):
 
     # -- names and attributes
 
-    def lookup(self, name: str, scope: _Scope) -> Sym:
+    def lookup(self, name: str, scope: Scope) -> Sym:
         if name in scope.names:
             return self._pinned(scope.names[name])
         function = scope.function
@@ -469,7 +469,7 @@ class Execution(Making):
             return Known(getattr(builtins, name))
         raise self.refused(f"{name} is not defined")
 
-    def attribute(self, of: Sym, name: str, scope: _Scope) -> Sym:
+    def attribute(self, of: Sym, name: str, scope: Scope) -> Sym:
         """`of.name`."""
         if isinstance(of, Rec):
             return self._of_record(of, name, scope)
@@ -500,7 +500,7 @@ class Execution(Making):
             return self._of_node(of, name)
         return Method(of, name)
 
-    def _of_record(self, of: Rec, name: str, scope: _Scope) -> Sym:
+    def _of_record(self, of: Rec, name: str, scope: Scope) -> Sym:
         if of.present is not None:
             here = self.decide(of.present)
             if not (here.fixed and here.value):
@@ -557,7 +557,7 @@ class Execution(Making):
 
     # -- expressions
 
-    def ev(self, node: ast.expr, scope: _Scope) -> Sym:
+    def ev(self, node: ast.expr, scope: Scope) -> Sym:
         """The value of an expression."""
         self.line = scope.offset + node.lineno if hasattr(node, "lineno") else self.line
         method = getattr(self, f"_ev_{type(node).__name__}", None)
@@ -566,7 +566,7 @@ class Execution(Making):
         found: Sym = method(node, scope)
         return found
 
-    def test(self, node: ast.expr, scope: _Scope) -> Node:
+    def test(self, node: ast.expr, scope: Scope) -> Node:
         """The truth of an expression: of `a or b` only the truths of its parts matter."""
         if not isinstance(node, ast.BoolOp):
             return self.truth(self.ev(node, scope))
@@ -582,16 +582,16 @@ class Execution(Making):
             found = self.and_(found, one) if every else self.or_(found, one)
         return found
 
-    def _ev_Constant(self, node: ast.Constant, scope: _Scope) -> Sym:
+    def _ev_Constant(self, node: ast.Constant, scope: Scope) -> Sym:
         return Known(node.value)
 
-    def _ev_Name(self, node: ast.Name, scope: _Scope) -> Sym:
+    def _ev_Name(self, node: ast.Name, scope: Scope) -> Sym:
         return self.lookup(node.id, scope)
 
-    def _ev_Attribute(self, node: ast.Attribute, scope: _Scope) -> Sym:
+    def _ev_Attribute(self, node: ast.Attribute, scope: Scope) -> Sym:
         return self._pinned(self.attribute(self.ev(node.value, scope), node.attr, scope))
 
-    def _ev_Tuple(self, node: ast.Tuple | ast.List | ast.Set, scope: _Scope) -> Sym:
+    def _ev_Tuple(self, node: ast.Tuple | ast.List | ast.Set, scope: Scope) -> Sym:
         cls = {ast.Tuple: tuple, ast.List: list, ast.Set: set}[type(node)]
         if not any(isinstance(e, ast.Starred) for e in node.elts):
             return Seq(cls, tuple(self.ev(e, scope) for e in node.elts))
@@ -627,7 +627,7 @@ class Execution(Making):
             return _retyped(self.build, node, cls)
         raise self.refused(f"a {node.type} as a {cls.__name__} is not lifted")
 
-    def _ev_Dict(self, node: ast.Dict, scope: _Scope) -> Sym:
+    def _ev_Dict(self, node: ast.Dict, scope: Scope) -> Sym:
         if not node.keys:
             return Known({})
         first, *rest = zip(node.keys, node.values, strict=True)
@@ -653,7 +653,7 @@ class Execution(Making):
         kind = Type("map", item=item)
         return self.op("map.put", self.fit(whole, kind), at, self.fit(held, item), type=kind)
 
-    def _ev_BinOp(self, node: ast.BinOp, scope: _Scope) -> Sym:
+    def _ev_BinOp(self, node: ast.BinOp, scope: Scope) -> Sym:
         left, right = self.ev(node.left, scope), self.ev(node.right, scope)
         self.line = scope.offset + node.lineno
         return self._binary(_sign(node.op), left, right)
@@ -681,7 +681,7 @@ class Execution(Making):
             self.raises(f"{type(why).__name__}: {why}")
             raise self.refused(f"Python raises here: {why}") from None
 
-    def _ev_UnaryOp(self, node: ast.UnaryOp, scope: _Scope) -> Sym:
+    def _ev_UnaryOp(self, node: ast.UnaryOp, scope: Scope) -> Sym:
         if isinstance(node.op, ast.Not):
             return self.not_(self.test(node.operand, scope))
         value = self.ev(node.operand, scope)
@@ -692,7 +692,7 @@ class Execution(Making):
             return self.negative(self.node(value))
         raise self.refused("this operator is not lifted")
 
-    def _ev_BoolOp(self, node: ast.BoolOp, scope: _Scope) -> Sym:
+    def _ev_BoolOp(self, node: ast.BoolOp, scope: Scope) -> Sym:
         value = self.ev(node.values[0], scope)
         for part in node.values[1:]:
             truth = self.truth(value)
@@ -722,7 +722,7 @@ class Execution(Making):
             return self.sure(value)
         return Rec(value.cls, value.parts) if isinstance(value, Rec) else value
 
-    def _ev_IfExp(self, node: ast.IfExp, scope: _Scope) -> Sym:
+    def _ev_IfExp(self, node: ast.IfExp, scope: Scope) -> Sym:
         test = self.test(node.test, scope)
         if test.fixed:
             return self.ev(node.body if test.value else node.orelse, scope)
@@ -746,7 +746,7 @@ class Execution(Making):
                 return Rec(value.cls, value.parts)
         return value
 
-    def _ev_Compare(self, node: ast.Compare, scope: _Scope) -> Sym:
+    def _ev_Compare(self, node: ast.Compare, scope: Scope) -> Sym:
         left = self.ev(node.left, scope)
         found: Node | None = None
         undo: Callable[[], None] = lambda: None  # noqa: E731
@@ -816,7 +816,7 @@ class Execution(Making):
             found = self.or_(found, self.equal(item, member))
         return found
 
-    def _ev_JoinedStr(self, node: ast.JoinedStr, scope: _Scope) -> Sym:
+    def _ev_JoinedStr(self, node: ast.JoinedStr, scope: Scope) -> Sym:
         whole: Node = self.const("")
         for part in node.values:
             if isinstance(part, ast.Constant):
@@ -851,7 +851,7 @@ class Execution(Making):
             return self.build.node("sure", (node,), STR, "str", self.line)
         raise self.refused(f"the text of a {node.type} is not lifted")
 
-    def _ev_Subscript(self, node: ast.Subscript, scope: _Scope) -> Sym:
+    def _ev_Subscript(self, node: ast.Subscript, scope: Scope) -> Sym:
         of = self.ev(node.value, scope)
         if isinstance(node.slice, ast.Slice):
             return self._slice(of, node.slice, scope)
@@ -893,7 +893,7 @@ class Execution(Making):
             raise self.refused("the mapping is empty")
         return found
 
-    def _slice(self, of: Sym, part: ast.Slice, scope: _Scope) -> Sym:
+    def _slice(self, of: Sym, part: ast.Slice, scope: Scope) -> Sym:
         bounds = [None if b is None else self.ev(b, scope) for b in (part.lower, part.upper, part.step)]
         numbers = [b.value if isinstance(b, Known) else b for b in bounds]
         if isinstance(of, Known) and all(b is None or isinstance(b, Known) for b in bounds):
@@ -907,7 +907,7 @@ class Execution(Making):
             text = self.op("str.head", text, type=STR, value=high)
         return self.op("str.tail", text, type=STR, value=low) if low else text
 
-    def _ev_DictComp(self, node: ast.DictComp, scope: _Scope) -> Sym:
+    def _ev_DictComp(self, node: ast.DictComp, scope: Scope) -> Sym:
         """`{k: v for k, v in m.items() if k != x}`: the mapping without a key."""
         (comp,) = node.generators if len(node.generators) == 1 else (None,)
         if comp is not None and isinstance(comp.target, ast.Tuple) and len(comp.ifs) == 1 and not comp.is_async:
@@ -927,7 +927,7 @@ class Execution(Making):
             "only a dict comprehension that leaves one key out is lifted", "{k: v for k, v in m.items() if k != x}"
         )
 
-    def _ev_GeneratorExp(self, node: ast.GeneratorExp | ast.ListComp | ast.SetComp, scope: _Scope) -> Sym:
+    def _ev_GeneratorExp(self, node: ast.GeneratorExp | ast.ListComp | ast.SetComp, scope: Scope) -> Sym:
         (comp,) = node.generators if len(node.generators) == 1 else (None,)
         if comp is None or comp.is_async or not isinstance(comp.target, ast.Name):
             raise self.refused("a comprehension over more than one thing is not lifted")
@@ -944,7 +944,7 @@ class Execution(Making):
                 raise self.refused("the order of a set is not fixed")
             item = source.type.item
         var = self.build.node("var", (), item, f"v{len(scope.names)}_{self.line}", self.line)
-        inner = _Scope({**scope.names, comp.target.id: var}, scope.function, scope.file, scope.offset, scope.owner, scope.depth)
+        inner = Scope({**scope.names, comp.target.id: var}, scope.function, scope.file, scope.offset, scope.owner, scope.depth)
         before, effects = self.path, self.effects
         self.effects = []
         condition = self.build.true
@@ -971,7 +971,7 @@ class Execution(Making):
 
     # -- calls
 
-    def _ev_Call(self, node: ast.Call, scope: _Scope) -> Sym:
+    def _ev_Call(self, node: ast.Call, scope: Scope) -> Sym:
         if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
             owner, me = scope.owner, next(iter(scope.names.values()))
             if owner is None or not isinstance(me, Rec):
@@ -997,14 +997,14 @@ class Execution(Making):
         raise self.refused("this call is not lifted")
 
     def _inlined(
-        self, function: Any, arguments: list[Sym], keywords: dict[str, Sym], owner: type[Any] | None, scope: _Scope
+        self, function: Any, arguments: list[Sym], keywords: dict[str, Sym], owner: type[Any] | None, scope: Scope
     ) -> Sym:
         line, depth = self.line, scope.depth + 1
         found = self.call(function, arguments, keywords, owner, depth)
         self.line = line
         return found
 
-    def function(self, function: Any, arguments: list[Sym], keywords: dict[str, Sym], scope: _Scope) -> Sym:
+    def function(self, function: Any, arguments: list[Sym], keywords: dict[str, Sym], scope: Scope) -> Sym:
         """A call of something that is known by name."""
         every = [*arguments, *keywords.values()]
         if function is dataclasses.replace and arguments:
@@ -1107,7 +1107,7 @@ class Execution(Making):
             return Known(fields[name].default_factory())
         raise self.refused(f"{cls.__name__} is made without {name}")
 
-    def method(self, of: Method, arguments: list[Sym], keywords: dict[str, Sym], scope: _Scope) -> Sym:
+    def method(self, of: Method, arguments: list[Sym], keywords: dict[str, Sym], scope: Scope) -> Sym:
         """A call of a method of a value."""
         name = of.name
         if isinstance(of.of, Rec) and name == "_replace" and not arguments:

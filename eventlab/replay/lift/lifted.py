@@ -19,10 +19,11 @@ from eventlab.model.models import Model
 from eventlab.model.types import Closed, FieldType, Record
 from eventlab.replay.lift.analyse import Analysis, StateLeaf
 from eventlab.replay.lift.classify import KINDS, Case, Classified, LeafKind
-from eventlab.replay.lift.columns import Abandoned, _array, dressed
+from eventlab.replay.lift.columns import _array, dressed
 from eventlab.replay.lift.ir import Node
 from eventlab.replay.lift.operations import DEC_LIMIT
 from eventlab.replay.lift.scan import Scan
+from eventlab.replay.lift.sources import Abandoned
 from eventlab.replay.lift.sql import HUGE, INT64, NotHere, Text, duck_type, name, quoted
 from eventlab.replay.lift.types import STR, Type, type_of
 from eventlab.store.base import ALL, Tenant

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from eventlab.errors import EvolveFailed, NotLiftable, SchemaConflict
 from eventlab.model.filters import Clause, Filter
 from eventlab.model.models import Model
-from eventlab.replay.lift.columns import Abandoned, dressed, field_array, meta_columns, payload, reader, table_from
+from eventlab.replay.lift.columns import dressed, field_array, meta_columns, payload, reader, table_from
 from eventlab.replay.lift.lifted import Lifting, Query, connect, table_of_query
 from eventlab.replay.lift.loop import Loop
 from eventlab.replay.lift.partial import Halves
@@ -23,6 +23,7 @@ from eventlab.replay.lift.parts import Finished, in_parts, together, versions_to
 from eventlab.replay.lift.plan import Plan, plan_of
 from eventlab.replay.lift.scan import Part, Scan, refuse_broken, scan_of
 from eventlab.replay.lift.source import Refused
+from eventlab.replay.lift.sources import Abandoned
 from eventlab.replay.lift.sql import NotHere
 from eventlab.replay.lift.types import closed_in
 from eventlab.replay.parking import Parking, parked_table

@@ -22,8 +22,8 @@ from eventlab.model.events import EventType
 from eventlab.model.models import Model
 from eventlab.model.types import DAY_ZERO, EPOCH, MICROSECOND, WIDE, Closed
 from eventlab.replay.lift.analyse import EventIR
-from eventlab.replay.lift.columns import Abandoned, Source, Upcast, sources_of
 from eventlab.replay.lift.operations import DATE_LIMITS, DAY_US, MOMENT_LIMITS
+from eventlab.replay.lift.sources import Abandoned, Sources, Upcast, sources_of
 from eventlab.replay.lift.sql import INT64, META_LIMITS, NotHere, Text, duck_type, meta_texts, name, quoted
 from eventlab.replay.lift.types import Slot, closed_in
 from eventlab.store.base import ALL, Cut, SourceGroup, Tenant
@@ -147,7 +147,7 @@ def scan_of(
             for type_name, version in {key for g in groups for key in cut.types_of[g.tenant, g.category]} if type_name in kinds
         }  # fmt: skip
     except Upcast as why:
-        raise NotHere(str(why)) from None
+        raise NotHere(str(why), why.line, why.file) from None
     events = {n: event for n, event in events.items() if any(of == n for of, _ in sources)}
     wanted = _aliases(events, sources)
     metas = sorted({meta for event in events.values() for meta in event.metas} | set(more_metas))
@@ -161,9 +161,9 @@ def scan_of(
     }
     selects: list[Select] = []
     checks: list[tuple[tuple[str, ...], str]] = []
-    for number, group in enumerate(groups):
+    for number in range(len(groups)):
         select, check = _select(
-            model, kinds, events, group, number, sources, wanted, metas, tenant, until, connection, cut, texts
+            model, kinds, events, groups, number, sources, wanted, metas, tenant, until, connection, cut, texts
         )
         selects.append(select)
         checks += check
@@ -229,7 +229,7 @@ def parts_of(groups: Sequence[SourceGroup]) -> tuple[Part, ...]:
 
 
 def _aliases(
-    events: Mapping[str, EventIR], sources: Mapping[tuple[str, int], Mapping[str, Source]]
+    events: Mapping[str, EventIR], sources: Mapping[tuple[str, int], Sources]
 ) -> dict[tuple[str, str], str]:
     """One alias for each leaf; leaves of one physical column share it where every version has it."""
     found: dict[tuple[str, str], str] = {}
@@ -237,7 +237,7 @@ def _aliases(
     for event_name, event in events.items():
         mine = [s for (of, _), s in sources.items() if of == event_name]
         for leaf in event.leaves:
-            columns = {s[leaf].column for s in mine}
+            columns = {s[leaf].column if s[leaf].node is None else None for s in mine}
             (column,) = columns if len(columns) == 1 else (None,)
             if column is None:
                 found[event_name, leaf] = f"c{len(set(found.values()))}"
@@ -248,10 +248,11 @@ def _aliases(
 
 
 def _select(
-    model: Model, kinds: Mapping[str, EventType], events: Mapping[str, EventIR], group: SourceGroup, number: int,
-    sources: Mapping[tuple[str, int], Mapping[str, Source]], wanted: Mapping[tuple[str, str], str], metas: Sequence[str],
+    model: Model, kinds: Mapping[str, EventType], events: Mapping[str, EventIR], groups: Sequence[SourceGroup], number: int,
+    sources: Mapping[tuple[str, int], Sources], wanted: Mapping[tuple[str, str], str], metas: Sequence[str],
     tenant: Tenant, until: int, connection: duckdb.DuckDBPyConnection, cut: Cut, texts: Mapping[str, Text],
 ) -> tuple[Select, list[tuple[tuple[str, ...], str]]]:  # fmt: skip
+    group = groups[number]
     names = [*ENVELOPE_NAMES, *group.columns]
     if len({n.casefold() for n in names}) < len(names):
         raise NotHere("two columns differ in case alone, which SQL cannot tell apart")
@@ -276,18 +277,19 @@ def _select(
     for (event_name, leaf), alias in wanted.items():
         if alias not in done:
             done.add(alias)
-            items.append(f"{_column(group, event_name, leaf, sources, texts)} AS {alias}")
+            items.append(f"{_column(groups, group, event_name, leaf, sources, texts)} AS {alias}")
     for type_name, version in sorted(types_here):
         of = sources[type_name, version]
         sure = [
             s.column
-            for leaf in events[type_name].leaves
+            for leaf in (of.leaves if of.upcast else events[type_name].leaves)
             if (s := of[leaf]).column is not None and not s.slot.type.opt and s.column in group.columns
         ]
         if group.table is None:
             _count_types(connection, group.paths)
             sure = [column for column in sure if not _full(group, column, cut)]
         broken = [f"{name(column)} IS NULL" for column in sure] + _unknown_members(kinds[type_name], of, group)
+        broken += _old_text(groups, group, of).guards(of.effects)
         if broken:
             here = f"type = {quoted(type_name)} AND schema_version = {version}"
             checks.append((group.paths, f"SELECT count(*) AS n FROM {rows} WHERE {here} AND ({' OR '.join(broken)})"))
@@ -295,7 +297,7 @@ def _select(
     return Select(group, ", ".join(items), " AND ".join(where), table), checks
 
 
-def _unknown_members(kind: EventType, of: Mapping[str, Source], group: SourceGroup) -> list[str]:
+def _unknown_members(kind: EventType, of: Sources, group: SourceGroup) -> list[str]:
     """Conditions under which decoding an event would raise."""
     found = []
     for field, declared in kind.fields:
@@ -311,11 +313,12 @@ def _unknown_members(kind: EventType, of: Mapping[str, Source], group: SourceGro
 
 
 def _column(
-    group: SourceGroup, event_name: str, leaf: str, sources: Mapping[tuple[str, int], Mapping[str, Source]],
-    texts: Mapping[str, Text],
+    groups: Sequence[SourceGroup], group: SourceGroup, event_name: str, leaf: str,
+    sources: Mapping[tuple[str, int], Sources], texts: Mapping[str, Text],
 ) -> str:  # fmt: skip
     """A leaf's lowered column within a group; a stored version without it has its default."""
     mine = [(version, s[leaf]) for (of, version), s in sources.items() if of == event_name]
+    made = {v: s for (of, v), s in sources.items() if of == event_name and s[leaf].node is not None}
     slot = mine[0][1].slot if mine else None
     if slot is None:
         return "NULL::BIGINT"
@@ -330,26 +333,53 @@ def _column(
     others = {
         version: plain.constant(s.default, slot.type) if s.column is None else read.get(s.column, f"NULL::{kind}")
         for version, s in sorted(mine, key=lambda of: of[0])
-        if s.column is None or (columns and s.column != columns[0])
+        if version not in made and (s.column is None or (columns and s.column != columns[0]))
     }
+    for version, of in made.items():
+        node = of[leaf].node
+        assert node is not None
+        others[version] = f"({_old_text(groups, group, of).text(node)})::{kind}"
     if others:
-        arms = " ".join(f"WHEN {version} THEN {value}" for version, value in others.items())
+        arms = " ".join(f"WHEN {version} THEN {value}" for version, value in sorted(others.items()))
         text = f"CASE schema_version {arms} ELSE {text} END"
     return text
 
 
+def _old_text(groups: Sequence[SourceGroup], here: SourceGroup | None, of: Sources) -> Text:
+    """Expressions over the leaves of an old version: bounds over all groups, columns as one of them has them."""
+    names: dict[tuple[str, str], str] = {}
+    limits: dict[tuple[str, str], Any] = {}
+    for path, slot in of.old.items():
+        bounds: Any = None
+        if slot.type.whole:
+            found = [(0, 0)] + [b for group in groups if slot.column in group.columns for b in _measured(group, slot.column)]
+            bounds = (0, DAY_US) if slot.type.name == "time" else (min(low for low, _ in found), max(high for _, high in found))
+        limits["event", path] = bounds
+        if here is not None:
+            there = slot.column in here.columns
+            most = 0 if bounds is None else max(map(abs, bounds))
+            names["event", path] = lowered(slot.column, slot, most) if there else f"NULL::{duck_type(slot.type)}"
+    return Text(names, limits)
+
+
 def _limits(
-    groups: Sequence[SourceGroup], sources: Mapping[tuple[str, int], Mapping[str, Source]], event_name: str, leaf: str
+    groups: Sequence[SourceGroup], sources: Mapping[tuple[str, int], Sources], event_name: str, leaf: str
 ) -> Any:
     """Bounds of a leaf's values over all groups, or None where it is no whole number."""
-    mine = [s[leaf] for (of, _), s in sources.items() if of == event_name]
-    if not mine or not mine[0].slot.type.whole:
+    mine = [(s, s[leaf]) for (of, _), s in sources.items() if of == event_name]
+    if not mine or not mine[0][1].slot.type.whole:
         return None
-    kind = mine[0].slot.type.name
+    kind = mine[0][1].slot.type.name
     if kind == "time":
         return (0, DAY_US)
     found: list[tuple[int, int]] = [(0, 0)]
-    for source in mine:
+    for of, source in mine:
+        if source.node is not None:
+            bounds = _old_text(groups, None, of).bounds(source.node)
+            if bounds is None:
+                raise NotHere(f"the size of {event_name}.{leaf} is not known, as the upcasters make it", source.node.line)
+            found.append(bounds)
+            continue
         if source.column is None:
             found.append((source.default, source.default) if source.default is not None else (0, 0))
             continue
@@ -438,7 +468,8 @@ def _full(group: SourceGroup, column: str, cut: Cut) -> bool:
     """Whether every event whose type has a column has a value there, by the footers and the counts of types alone."""
     for path in group.paths:
         wanted = sum(count for key, count in _TYPES[path].items() if column in cut.schemas[key].columns)
-        if _footer(path)[column][1] != wanted:
+        counted = _footer(path).get(column)  # of a list the footer says how many items there are
+        if counted is None or counted[1] != wanted:
             return False
     return True
 

@@ -72,10 +72,10 @@ def _text_of(code: types.CodeType) -> Text:
 
 
 def _gives_the_same(decorator: ast.expr) -> bool:
-    """Whether what is decorated still does what its text says: one of Python's own, or `@el.instead(Model)`."""
+    """Whether what is decorated still does what its text says: one of Python's own, `@el.instead(…)` or `@el.upcast(…)`."""
     if isinstance(decorator, ast.Call):
         of = decorator.func
-        return (of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else "") == "instead"
+        return (of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else "") in ("instead", "upcast")
     return isinstance(decorator, ast.Name) and decorator.id in ("staticmethod", "classmethod", "property")
 
 

@@ -12,6 +12,7 @@ import datetime as dt
 import enum
 import inspect
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -80,6 +81,17 @@ _BY_TAG: Final = {
     "b": BOOL, "i64": INT, "f64": FLOAT, "s": STR, "bin": BYTES, "uuid": UUID, "ts": TS, "d": DATE, "t": TIME, "td": DUR,
     "json": Type("json"), "dec": Type("exact"), "p": BOOL,
 }  # fmt: skip
+
+
+#: The tag of a decimal: its digits and its places.
+DEC_TAG: Final = re.compile(r"d(18|38)_(\d+)")
+
+
+def by_tag(tag: str) -> Type | None:
+    """The type of a stored leaf whose class is not known; None for collections and for what is not computed with."""
+    if matched := DEC_TAG.fullmatch(tag):
+        return dec(int(matched[2]))
+    return _BY_TAG.get(tag) if tag not in ("json", "dec") else None
 
 
 def type_of(kind: FieldType) -> Type:

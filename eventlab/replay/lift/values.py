@@ -39,6 +39,20 @@ class Seq:
 
 
 @dataclass(frozen=True, eq=False)
+class Fields:
+    """The fields of a payload in an upcaster, as a mapping whose names are known.
+
+    `stored` is the field of the stored version that it is, unchanged; without parts it may be None, or nobody looks inside.
+    Only the function whose call is its `home` may change it, as long as it has no other name.
+    """
+
+    parts: Mapping[str, Sym]
+    stored: str = ""
+    is_old: bool = False
+    home: Any = None
+
+
+@dataclass(frozen=True, eq=False)
 class Method:
     """A method of a value: `name.upper`, `self.items.get`."""
 
@@ -87,7 +101,7 @@ class Items:
     what: str
 
 
-Sym = Node | Known | Rec | Seq | Method | Bound | Super | MetaSym | Each | Items
+Sym = Node | Known | Rec | Seq | Fields | Method | Bound | Super | MetaSym | Each | Items
 
 
 def plain_dataclass(cls: type[Any]) -> None:

@@ -41,6 +41,30 @@ def test_files_and_the_hot_tail_give_the_same_table(
         agree(model_of(model), cut, ALL, data.draw(st.integers(0, cut.head), label="until"))
 
 
+def test_a_list_of_sealed_events_is_folded_in_the_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eventlab.replay.lift import run
+
+    monkeypatch.setattr(run, "_SMALL", 0)
+
+    @el.event(name="layouts.Labelled")
+    class Labelled:
+        """It was given labels."""
+
+        labels: list[str]
+
+    @el.aggregate(name="labels")
+    class LabelsGiven:
+        count: int = 0
+
+        def evolve(self, event: Labelled) -> LabelsGiven:
+            return LabelsGiven(self.count + len(event.labels))
+
+    with el.open(tmp_path / "log", maintain=False) as lab:
+        lab.append("labels-1", [Labelled(["a", "b"]), Labelled([])])
+        lab.seal()
+        assert lab.table(LabelsGiven, engine="lifted")["count"].to_list() == [2]
+
+
 @pytest.mark.parametrize("model", SOME, ids=lambda cls: cls.__name__)
 @settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
