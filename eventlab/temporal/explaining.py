@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from eventlab.model.models import Model
 from eventlab.replay.lift import Explanation, plan_of
-from eventlab.replay.lift.explain import place
+from eventlab.replay.lift.explain import GuardPlan, place
 from eventlab.replay.lift.lifted import Lifting, connect
+from eventlab.replay.lift.plan import Plan
 from eventlab.replay.lift.scan import scan_of
+from eventlab.replay.lift.sources import sources_of
 from eventlab.replay.lift.sql import NotHere
 from eventlab.store.base import Cut, Tenant
 
@@ -30,4 +32,15 @@ def explained(model: Model, cut: Cut, tenant: Tenant, until: int) -> Explanation
             file, reason = why.file or model.evolve.__code__.co_filename, f"the query cannot be written: {why.why}"
             looped = tuple(replace(field, engine="loop") for field in found.fields)
             return replace(found, engine="loop", fields=looped, reason=reason, where=place(file, why.line), hint=why.hint)
-    return replace(found, sql=sql)
+    return replace(found, sql=sql, guards=(*_of_upcasters(plan, cut), *found.guards))
+
+
+def _of_upcasters(plan: Plan, cut: Cut) -> tuple[GuardPlan, ...]:
+    """What sends the whole log to the loop or the row fold where an old event meets it on its way to today's shape."""
+    found = [
+        GuardPlan(f"{name} {version}", effect.why, effect.file, effect.line)
+        for (name, version), schema in sorted(cut.schemas.items())
+        if name in plan.kinds
+        for effect in sources_of(plan.kinds[name], schema).effects
+    ]
+    return tuple(dict.fromkeys(found))

@@ -105,6 +105,8 @@ def _leaf_of(value: Any, field: str, slot: Slot) -> Any:
 def _upcast(kind: EventType, schema: Schema) -> Sources:
     """The sources of each leaf by the steps from a stored version to today's; `Upcast` where Python alone can say."""
     run = Steps(Builder())
+    last = getattr(chain_of(kind, schema)[-1].function, "__code__", None)
+    code_file, code_line = (last.co_filename, last.co_firstlineno) if last is not None else ("", 0)
     try:
         fields: Sym = stored_fields(run.build, schema)
         for step in chain_of(kind, schema):
@@ -113,6 +115,7 @@ def _upcast(kind: EventType, schema: Schema) -> Sources:
             if not isinstance(fields, Fields):
                 raise run.refused(f"{step.function.__name__} does not give the same fields each time")
         assert isinstance(fields, Fields)
+        run.file, run.line = code_file, code_line
         known = {name for name, _ in kind.fields}
         if strange := sorted(fields.parts.keys() - known):
             raise run.refused(f"{kind.name} has no field {strange[0]!r}")
@@ -123,10 +126,9 @@ def _upcast(kind: EventType, schema: Schema) -> Sources:
             value = fields.parts[name] if name in fields.parts else Known(_default(kind, name))
             found |= _Put(run, schema).field(name, of, value)
     except (Refused, NotLowered, EventlabError, RecursionError) as why:
-        code = chain_of(kind, schema)[-1].function.__code__
         line, file = (why.line, why.file) if isinstance(why, Refused) else (0, "")
         said = f"{kind.name} is upcast from version {schema.version} by Python: {why}"
-        raise Upcast(said, line or code.co_firstlineno, file or code.co_filename) from None
+        raise Upcast(said, line or code_line, file or code_file) from None
     old = {slot.path: slot for slot in map(_slot, schema.leaves) if slot is not None}
     return Sources(found, tuple(run.effects), old, upcast=True)
 
@@ -408,7 +410,7 @@ class _Put:
         return node
 
     def _among(self, of: Closed, node: Node) -> None:
-        self._demand(node, lambda here: self.run.within(here, Known(tuple(of.members))), f"it is not in {of.declared}")
+        self._demand(node, lambda here: self.run.within(here, Known(tuple(of.members))), f"a value that is not in {of.declared}")
 
     def _finite(self, of: FieldType, node: Node) -> None:
         if not of.declared.startswith("float"):
@@ -418,7 +420,7 @@ class _Put:
         def finite(here: Node) -> Node:
             return run.and_(run.order(">=", here, run.const(-_LARGEST)), run.order("<=", here, run.const(_LARGEST)))
 
-        self._demand(node, finite, "it is not finite")
+        self._demand(node, finite, "a float that is not finite")
 
     def _digits(self, of: FieldType, node: Node) -> None:
         matched = DEC_TAG.fullmatch(of.tag)
