@@ -203,7 +203,8 @@ def outcome(lab: el.Lab, fold: type[Any], engine: Any) -> Any:
 def filled(lab: el.Lab, events: list[tuple[bool, dict[str, Any]]]) -> None:
     today = {
         "gross": el.money(3), "kilos": 2, "weight": 1.0, "region": "na", "size": Size.LARGE, "to": Address("x", "y"),
-        "back": None, "day": dt.date(2020, 1, 1), "at": dt.datetime(2020, 1, 1, tzinfo=dt.UTC), "price": Price(5, "USD"), "note": "t",
+        "back": None, "day": dt.date(2020, 1, 1), "at": dt.datetime(2020, 1, 1, tzinfo=dt.UTC),
+        "price": Price(5, "USD"), "note": "t",
     }  # fmt: skip
     for version in (1, 2):
         of = sent(version)
