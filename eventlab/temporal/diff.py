@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 import pyarrow as pa
 
 from eventlab.model.models import Model
-from eventlab.replay.rows import Key, Lookup, RowFold, batches_of
-from eventlab.replay.tables import entries_of, key_names, key_table, table_of
+from eventlab.replay.lift import fold_since
+from eventlab.replay.tables import key_names
 from eventlab.store.base import Cut, Tenant
 from eventlab.store.read_models import base_in_memory
+from eventlab.temporal import spans
 
 #: Columns that say where a row stands, not what it says.
 _PLACES = ("_version", "_position")
-#: So many events are folded row by row to see what each of them changed; of more, all versions are made.
+#: The states after so many events are made one by one to see what each of them changed; of more, all versions are.
 FEW: Final = 200_000
 
 
@@ -60,51 +61,17 @@ def _texts(values: pl.Series) -> pl.Series:
 
 
 def moved(model: Model, cut: Cut, tenant: Tenant, before: pa.Table, at: int, until: int) -> pl.DataFrame:
-    """What the events after one position and up to another changed, row by row: as `diff_tables`, with their positions, `events`.
+    """What the events after one position and up to another changed: as `diff_tables`, with their positions, `events`.
 
     `before` is the model's table at the first of them. Only the keys of these events are looked at.
     """
-    base = base_in_memory(model.name, "", model.fingerprint, at, before, key_names(model, tenant))
-    states: dict[Key, Any] = {}
-    changes: dict[tuple[Key, str], list[int]] = {}
-
-    def lookup(keys: list[Key]) -> dict[Key, Any]:
-        found = entries_of(model, base.rows_of(key_table(model, tenant, keys)), tenant)
-        states.update({key: entry[0] for key, entry in found.items()})
-        return found
-
-    def watch(key: Key, event: Any, state: Any, position: int) -> None:
-        if key not in states:
-            changes[key, "_row"] = [position]
-            states[key] = None
-        earlier = states[key]
-        states[key] = state
-        if earlier is not None:
-            for name, kind in model.fields:
-                one, other = getattr(earlier, name), getattr(state, name)
-                if one is not other and _unlike(kind.encode(one, name), kind.encode(other, name)):
-                    changes.setdefault((key, name), []).append(position)
-
-    taking: Lookup = lookup
-    folding = RowFold(model, tenant, taking, watch)
-    for batch in batches_of(model, cut, tenant, after=at, until=until):
-        folding.feed(batch)
-    after = table_of(model, folding.entries, tenant)
-    keys = key_names(model, tenant)
-    found = diff_tables(base.rows_of(after.select(list(keys))), after, keys)
-    events = _events(model, tenant, changes)
-    columns = dict(found.schema)
-    told = events.with_columns(*(pl.col(key).cast(columns[key]) for key in keys))
-    return found.join(told, on=[*keys, "field"], how="left", nulls_equal=True, maintain_order="left")
-
-
-def _unlike(one: Any, other: Any) -> bool:
-    """Whether two stored values are not the same; a NaN is like another one."""
-    return one != other and not (one != one and other != other)
-
-
-def _events(model: Model, tenant: Tenant, changes: dict[tuple[Key, str], list[int]]) -> pl.DataFrame:
-    """The key, `field` and `events`."""
-    frame = pl.DataFrame(pl.from_arrow(key_table(model, tenant, [key for key, _ in changes])))
-    fields = pl.Series("field", [field for _, field in changes], pl.String)
-    return frame.with_columns(fields, pl.Series("events", list(changes.values()), pl.List(pl.Int64)))
+    keys = list(key_names(model, tenant))
+    base = base_in_memory(model.name, "", model.fingerprint, at, before, keys)
+    since = fold_since(model, cut, tenant, until, at, base.rows_of)
+    ends = pa.array(pl.DataFrame(pl.from_arrow(since.select(keys))).select(~spans.same_key(keys, -1)).to_series().to_arrow())
+    after = since.filter(ends)
+    earlier = base.rows_of(after.select(keys))
+    versions = pl.concat([pl.DataFrame(pl.from_arrow(table)) for table in (earlier.select(since.column_names), since)])
+    events = spans.causes(model, versions, at, [name for name, _ in model.fields], tenant)
+    found = diff_tables(earlier, after, keys)
+    return found.join(events, on=[*keys, "field"], how="left", nulls_equal=True, maintain_order="left")

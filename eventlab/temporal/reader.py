@@ -45,7 +45,7 @@ from eventlab.temporal.events import Events
 from eventlab.temporal.explaining import explained
 from eventlab.temporal.snapshots import SnapshotPolicy
 from eventlab.temporal.trace import Trace, trace_of
-from eventlab.temporal.versions import versions, versions_of
+from eventlab.temporal.versions import intervals_of, versions, versions_of
 
 M = TypeVar("M")
 A = TypeVar("A")
@@ -238,8 +238,10 @@ class Reader:
         """
         of = self._model(model)
         listed = spans.check_fields(of, fields)
-        found = self._all_versions(of, listed) if id is None else self._versions_of(of, id, listed)
-        return spans.intervals(of, found, self._tenant, listed)
+        if id is None:
+            cut, until = self._at()
+            return intervals_of(of, cut, self._tenant, until, listed)
+        return spans.intervals(of, self._versions_of(of, id, listed), self._tenant, listed)
 
     def between(
         self, model: type[Any], start: str | dt.datetime, end: str | dt.datetime, id: Any = None, *,
@@ -601,14 +603,12 @@ class Reader:
         of = self._model(named[0].cls)
         fields, tenant = spans.check_fields(of, None), self._tenant
 
-        def told() -> pl.DataFrame:
-            return versions(of, cut, tenant, until, engine="auto")
-
         def intervals() -> pa.Table:
-            return spans.intervals(of, told(), tenant, fields).to_arrow(compat_level=pl.CompatLevel.oldest())
+            return intervals_of(of, cut, tenant, until, fields).to_arrow(compat_level=pl.CompatLevel.oldest())
 
         def values() -> pa.Table:
-            return spans.values(of, told(), tenant).to_arrow(compat_level=pl.CompatLevel.oldest())
+            told = versions(of, cut, tenant, until, engine="auto")
+            return spans.values(of, told, tenant).to_arrow(compat_level=pl.CompatLevel.oldest())
 
         return of.fingerprint, intervals, values
 

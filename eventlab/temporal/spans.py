@@ -51,11 +51,11 @@ def intervals(model: Model, versions: pl.DataFrame, tenant: Tenant, fields: Sequ
     """
     keys = list(key_names(model, tenant))
     # Of several events at one time the last counts.
-    gone = _same_key(keys, -1) & (pl.col("_recorded_at") == pl.col("_recorded_at").shift(-1)).fill_null(value=False)
+    gone = same_key(keys, -1) & (pl.col("_recorded_at") == pl.col("_recorded_at").shift(-1)).fill_null(value=False)
     settled = versions.filter(~gone)
     begins = _begins(settled, keys, fields)
     merged = settled.filter(begins)
-    ends = pl.when(_same_key(keys, -1)).then(pl.col("_recorded_at").shift(-1))
+    ends = pl.when(same_key(keys, -1)).then(pl.col("_recorded_at").shift(-1))
     return merged.select(
         *keys, *fields, pl.col("_recorded_at").alias("_from"), ends.alias("_to"), "_version", "_position"
     )
@@ -78,7 +78,7 @@ def values(model: Model, versions: pl.DataFrame, tenant: Tenant) -> pl.DataFrame
     parts = []
     for name, _ in model.fields:
         rows = ordered.filter(_begins(ordered, keys, [name]))
-        ends = pl.when(_same_key(keys, -1)).then(pl.col("_recorded_at").shift(-1))
+        ends = pl.when(same_key(keys, -1)).then(pl.col("_recorded_at").shift(-1))
         column = rows[name]
         texts = (_comparable(column) if column.dtype.is_nested() else column.cast(pl.String)).alias("value")
         parts.append(
@@ -141,7 +141,7 @@ def causes(model: Model, versions: pl.DataFrame, after: int, fields: Sequence[st
         at = ordered.filter(_begins(ordered, keys, [name]) & (pl.col("_position") > after))
         parts.append(at.group_by(keys, maintain_order=True).agg(pl.col("_position").alias("events"))
                      .with_columns(pl.lit(name).alias("field")))  # fmt: skip
-    first = ordered.filter(~_same_key(keys, 1) & (pl.col("_position") > after))
+    first = ordered.filter(~same_key(keys, 1) & (pl.col("_position") > after))
     parts.append(first.select(*keys, pl.concat_list("_position").alias("events"), pl.lit("_row").alias("field")))
     return pl.concat([part.select(*keys, "field", "events") for part in parts])
 
@@ -186,7 +186,7 @@ def _uuid(raw: bytes | None) -> str | None:
 # -- comparing row with row ------------------------------------------------------------------------------------------------
 
 
-def _same_key(keys: Sequence[str], by: int) -> pl.Expr:
+def same_key(keys: Sequence[str], by: int) -> pl.Expr:
     """Whether the row so many before (or after, negative) is of the same key; false at the end."""
     same = pl.all_horizontal(pl.lit(value=True), *(pl.col(key).eq_missing(pl.col(key).shift(by)) for key in keys))
     at = pl.int_range(pl.len())
@@ -197,7 +197,7 @@ def _begins(frame: pl.DataFrame, keys: Sequence[str], fields: Sequence[str]) -> 
     """Whether a row begins a key, or differs from the row before in one of the fields."""
     plain = frame.select(*keys, *(_comparable(frame[name]) for name in fields))
     differs = [pl.col(name).ne_missing(pl.col(name).shift(1)) for name in fields]
-    return plain.select(pl.any_horizontal(~_same_key(keys, 1), *differs).alias("begins"))["begins"]
+    return plain.select(pl.any_horizontal(~same_key(keys, 1), *differs).alias("begins"))["begins"]
 
 
 def _comparable(column: pl.Series) -> pl.Series:

@@ -11,10 +11,11 @@ import pyarrow as pa
 from eventlab.errors import Unsupported
 from eventlab.model.models import Model
 from eventlab.model.names import split_stream
-from eventlab.replay.lift import fold_versions
+from eventlab.replay.lift import fold_intervals, fold_versions
 from eventlab.replay.rows import Entry, RowFold, events_of
-from eventlab.replay.tables import columns_of, frame_of, table_of
+from eventlab.replay.tables import columns_of, frame_of, key_names, table_of
 from eventlab.store.base import Batch, Cut, Tenant
+from eventlab.temporal import spans
 
 
 def versions(
@@ -24,6 +25,21 @@ def versions(
     return _told(
         model, fold_versions(model, cut, tenant, until, engine=engine, fields=fields, told=True), cut, tenant, until
     )
+
+
+def intervals_of(model: Model, cut: Cut, tenant: Tenant, until: int, fields: Sequence[str]) -> pl.DataFrame:
+    """The intervals of some fields of every key: from the query where it lifts, else from every version."""
+    found = fold_intervals(model, cut, tenant, until, fields)
+    if found is None:
+        return spans.intervals(model, versions(model, cut, tenant, until, engine="auto", fields=fields), tenant, fields)
+    table, others = found
+    keys = key_names(model, tenant)
+    columns = [*keys, *fields, "_from", "_to", "_version", "_position"]
+    whole = _typed(model, table, tenant).rename({"_recorded_at": "_from"}).select(columns)
+    if not others:
+        return whole
+    rest = _told(model, fold_versions(model, cut, tenant, until, fields=fields, only=others), cut, tenant, until)
+    return pl.concat([whole, spans.intervals(model, rest, tenant, fields)]).sort([*keys, "_position"], nulls_last=True)
 
 
 def versions_of(model: Model, id: str, cut: Cut, tenant: str, until: int, *, engine: str) -> pl.DataFrame:
@@ -71,10 +87,14 @@ def _stream_table(model: Model, id: str, batches: Sequence[Batch], tenant: str) 
 
 def _told(model: Model, table: pa.Table, cut: Cut, tenant: Tenant, until: int) -> pl.DataFrame:
     """The versions as a frame, each with the time and the type of its event."""
-    frame = frame_of(table, [(name, kind) for name, kind in columns_of(model, tenant) if name in table.column_names])
+    frame = _typed(model, table, tenant)
     if "_recorded_at" in frame.columns:
         return frame
     return frame.join(envelope_of(model, cut, tenant, until), on="_position", how="left", maintain_order="left")
+
+
+def _typed(model: Model, table: pa.Table, tenant: Tenant) -> pl.DataFrame:
+    return frame_of(table, [(name, kind) for name, kind in columns_of(model, tenant) if name in table.column_names])
 
 
 def envelope_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,20 @@ from typing import Any, Self
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from replay import oracle
+from replay.lift import gallery, hostile
 from replay.oracle import BayTraffic, Crate, CrateFilled, CratePriced, Log
 
 import eventlab as el
-from eventlab.errors import InvalidName, NotLiftable, Unsupported
+from eventlab.errors import EventlabError, InvalidName, NotLiftable, Unsupported
+from eventlab.model.models import model_of
+from eventlab.replay.lift import fold_intervals, run
+from eventlab.store.base import ALL
+from eventlab.temporal import spans
+from eventlab.temporal.versions import intervals_of, versions
+from eventlab.testing.plugin import Clock
 
 ENVELOPE = ["_version", "_position", "_recorded_at", "_type"]
 
@@ -131,3 +139,49 @@ def test_the_versions_of_one_aggregate_need_an_aggregate_an_id_and_a_tenant() ->
             everyone.versions(Hopper, "1")
         with everyone.context(tenant="bert"):
             assert everyone.versions(Hopper, "1")["_position"].to_list() == [3, 4]
+
+
+# -- intervals, which the query gives without the versions in between
+
+
+@pytest.mark.parametrize("layout", ["memory", "hot", "sealed", "compacted"])
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_intervals_are_those_of_every_version_of_the_row_fold(
+    layout: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = data.draw(st.sampled_from(gallery.MODELS), label="model")
+    facts = data.draw(hostile.logs(model, (gallery.LineAdded, gallery.PointsEarned)))
+    minutes = data.draw(st.lists(st.integers(0, 1), min_size=1, max_size=4), label="minutes")
+    of = model_of(model)
+    names = [name for name, _ in of.fields]
+    fields = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True), label="fields")
+    folder = None if layout == "memory" else Path(tmp_path_factory.mktemp(layout))
+    with hostile.written(facts, layout, folder, minutes) as lab, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run, "_SMALL", 0)
+        cut = lab.store.cut()
+        for tenant in ("default", ALL):
+            try:
+                told = versions(of, cut, tenant, cut.head, engine="rows", fields=fields)
+            except EventlabError as why:
+                with pytest.raises(type(why)):
+                    intervals_of(of, cut, tenant, cut.head, fields)
+            else:
+                meant = spans.intervals(of, told, tenant, fields)
+                assert intervals_of(of, cut, tenant, cut.head, fields).equals(meant)
+
+
+def test_the_query_gives_the_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_SMALL", 0)
+    with el.scratch(clock=Clock(dt.datetime(2026, 1, 1, tzinfo=dt.UTC))) as lab:
+        for amount in (1_000, 5, -5, 0):  # what was recorded at one time is one change
+            lab.append("hopper-1", [CrateFilled(amount)])
+        lab.append("hopper-2", [CrateFilled(1), CrateFilled(1)])
+        cut = lab.store.cut()
+        found = fold_intervals(model_of(Hopper), cut, "default", cut.head, ["full", "amount"])
+        assert found is not None
+        table, others = found
+        assert table.select(["_id", "amount", "full", "_version"]).to_pylist() == [
+            {"_id": "1", "amount": 1_000, "full": False, "_version": 4}, {"_id": "2", "amount": 2, "full": False, "_version": 2},
+        ]  # fmt: skip
+        assert not others

@@ -10,6 +10,6 @@ way in.
 from eventlab.replay.lift.explain import Explanation
 from eventlab.replay.lift.parts import threads
 from eventlab.replay.lift.plan import Plan, plan_of
-from eventlab.replay.lift.run import fold_table, fold_versions, lifts
+from eventlab.replay.lift.run import fold_intervals, fold_since, fold_table, fold_versions, lifts
 
-__all__ = ["Explanation", "Plan", "fold_table", "fold_versions", "lifts", "plan_of", "threads"]
+__all__ = ["Explanation", "Plan", "fold_intervals", "fold_since", "fold_table", "fold_versions", "lifts", "plan_of", "threads"]

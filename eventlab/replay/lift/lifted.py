@@ -25,7 +25,7 @@ from eventlab.replay.lift.operations import DEC_LIMIT
 from eventlab.replay.lift.scan import Scan
 from eventlab.replay.lift.sources import Abandoned
 from eventlab.replay.lift.sql import HUGE, INT64, NotHere, Text, duck_type, name, quoted
-from eventlab.replay.lift.types import STR, Type, type_of
+from eventlab.replay.lift.types import DEC_TAG, STR, Type, type_of
 from eventlab.store.base import ALL, Tenant
 from eventlab.store.columns import codec
 
@@ -184,10 +184,11 @@ class Lifting:
         sql = f"WITH {', '.join(ctes)}\nSELECT\n  {listed}\nFROM {source}\nGROUP BY {', '.join(keys)}{self._ordered(keys)}"
         return Query(sql, tuple(keys), bool(caught), bool(strata))
 
-    def every(self, only: Collection[str] | None = None, *, told: bool = False) -> Query:
+    def every(self, only: Collection[str] | None = None, *, told: bool = False, settled: bool = False) -> Query:
         """The state after each event, from the same windows, in the order of key and position.
 
-        With `only`, of these fields; `told` adds when each event was recorded, and its type.
+        With `only`, of these fields; `told` adds when each event was recorded, and its type. `settled` leaves out what was
+        recorded at the same time as the next event of the key, and what says the same as the row before.
         """
         skip = consumed(self.fields)
         keys, key_sql, where = self.keys()
@@ -222,8 +223,53 @@ class Lifting:
         order = ", ".join([*(f"{k} NULLS LAST" for k in keys), f"{source}.position"])
         listed = ",\n  ".join([*keys, *columns])
         sorted_by = "" if self.part else f"\nORDER BY {order}"
+        if settled:
+            shown = [leaf.path for leaf in leaves if only is None or self.analysis.leaves[leaf.path].field in only]
+            ctes += more
+            select = self._settled(f"SELECT\n  {listed}\nFROM {source}", keys, shown, ctes)
+            sorted_by = sorted_by.replace(f"{source}.position", "_position")
+            return Query(f"WITH {', '.join(ctes)}\n{select}{sorted_by}", tuple(keys), True, True)
         sql = f"WITH {', '.join([*ctes, *more])}\nSELECT\n  {listed}\nFROM {source}{sorted_by}"
         return Query(sql, tuple(keys), True, True)
+
+    def _settled(self, rows: str, keys: Sequence[str], paths: Sequence[str], ctes: list[str]) -> str:
+        """Of every version those with which an interval begins, and when it ends.
+
+        Rows of keys that a guard caught come along, and so do those that hold what the table would refuse.
+        """
+        unfit = [text for path in paths if (text := self._unfit(path))]
+        bad = " OR ".join(["_bad", "_disorder", *unfit])
+        on = " AND ".join(f"{k} IS NOT DISTINCT FROM lead({k}) OVER ()" for k in keys)
+        gone = f"coalesce(lead(_recorded_at) OVER () = _recorded_at AND {on}, false)"
+        differs = [f"{k} IS DISTINCT FROM lag({k}) OVER ()" for k in keys]
+        differs += [f"{name(path)} IS DISTINCT FROM lag({name(path)}) OVER ()" for path in paths]
+        first = "row_number() OVER () = 1" if self.model.category is None else "false"
+        ctes += [
+            f"v AS ({rows})",
+            f"s AS (SELECT * REPLACE ({bad} AS _bad), {gone} AS _gone FROM v)",
+            f"d AS (SELECT *, {first} OR {' OR '.join(differs)} AS _begins FROM s WHERE NOT _gone OR _bad OR _disorder)",
+            "b AS (SELECT * FROM d WHERE _begins OR _bad OR _disorder)",
+        ]
+        return f"SELECT * EXCLUDE (_gone, _begins), CASE WHEN {on} THEN lead(_recorded_at) OVER () END AS _to FROM b"
+
+    def _unfit(self, path: str) -> str:
+        """When a value is not what the table takes; what never is, is left out."""
+        leaf, column = self.analysis.leaves[path], name(path)
+        kind = leaf.slot.kind
+        assert kind is not None
+        found = [] if kind.nullable else [f"{column} IS NULL"]
+        if isinstance(kind, Closed):
+            found.append(f"{column} NOT IN ({', '.join(quoted(v) if isinstance(v, str) else str(v) for v in kind.members)})")
+        elif kind.tag == "f64" and kind.declared.startswith("float"):
+            found.append(f"NOT isfinite({column})")
+        elif matched := DEC_TAG.fullmatch(kind.tag):
+            least = 10 ** (int(matched[1]) + leaf.type.scale - int(matched[2]))
+            low, high = self.reach[path]
+            found += [] if -least < low and high < least else [f"abs({column}) >= {least}"]
+            found += [f"{column} % {10 ** (leaf.type.scale - int(matched[2]))} <> 0"] if leaf.type.scale > int(matched[2]) else []
+        elif leaf.type.whole and not (INT64[0] <= self.reach[path][0] and self.reach[path][1] <= INT64[1]):
+            found.append(f"{column} NOT BETWEEN {INT64[0]} AND {INT64[1]}")
+        return f"coalesce({' OR '.join(found)}, false)" if found else ""
 
     def _ordered(self, keys: Sequence[str], of: str = "") -> str:
         return "" if self.part else f"\nORDER BY {', '.join(f'{of}{k} NULLS LAST' for k in keys)}"
@@ -706,6 +752,9 @@ def table_of_query(
     if "_recorded_at" in found.column_names:
         when = found.column("_recorded_at").combine_chunks().cast(pa.int64()).view(pa.timestamp("us", "UTC"))
         table = table.append_column("_recorded_at", when).append_column("_type", found.column("_type").combine_chunks())
+    if "_to" in found.column_names:
+        end = found.column("_to").combine_chunks().cast(pa.int64()).view(pa.timestamp("us", "UTC"))
+        table = table.append_column("_to", end)
     return table
 
 

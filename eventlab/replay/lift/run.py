@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from eventlab.errors import EvolveFailed, NotLiftable, SchemaConflict
 from eventlab.model.filters import Clause, Filter
 from eventlab.model.models import Model
+from eventlab.model.types import Record
 from eventlab.replay.lift.columns import dressed, field_array, meta_columns, payload, reader, table_from
 from eventlab.replay.lift.lifted import Lifting, Query, connect, table_of_query
 from eventlab.replay.lift.loop import Loop
@@ -25,7 +26,7 @@ from eventlab.replay.lift.scan import Part, Scan, refuse_broken, scan_of
 from eventlab.replay.lift.source import Refused
 from eventlab.replay.lift.sources import Abandoned
 from eventlab.replay.lift.sql import NotHere
-from eventlab.replay.lift.types import closed_in
+from eventlab.replay.lift.types import closed_in, item_of
 from eventlab.replay.parking import Parking, parked_table
 from eventlab.replay.rows import Entry, Key, Lookup, RowFold, batches_of, events_of
 from eventlab.replay.tables import entries_of, key_names, key_table, sorted_table, table_of
@@ -99,13 +100,15 @@ def lifts(model: Model, cut: Cut) -> bool:
 
 def fold_versions(
     model: Model, cut: Cut, tenant: Tenant, until: int, *, engine: str = "auto", fields: Collection[str] | None = None,
-    told: bool = False,
+    told: bool = False, only: Collection[Key] | None = None,
 ) -> pa.Table:  # fmt: skip
     """The state after every event: the columns of the model's table, a row for each event of a key, by key and position.
 
     With `fields`, of these only: what fails in another one fails all the same. With `told`, and where that costs nothing more,
-    there are also `_recorded_at` and `_type` of the event.
+    there are also `_recorded_at` and `_type` of the event. With `only`, of these keys, by the row fold.
     """
+    if only is not None:
+        return _row_versions(model, batches_of(model, cut, tenant, until=until), tenant, only)
     table = _versions(model, cut, tenant, until, engine, fields, told=told)
     if fields is None:
         return table
@@ -136,12 +139,30 @@ def _versions(
     return _row_versions(model, batches_of(model, cut, tenant, until=until), tenant, None)
 
 
+def fold_since(model: Model, cut: Cut, tenant: Tenant, until: int, after: int, base: Find) -> pa.Table:
+    """The state after each event since a base at position `after`, as `fold_versions` gives it, folded on from the base."""
+    plan, until = _plan(model, cut), min(until, cut.head)
+    if plan is not None and plan.every is not None and _decimals_are_usual():
+        out: list[tuple[Any, list[Any]]] = []
+        with contextlib.suppress(Abandoned), collector_off():
+            _, bad = run_loop(plan, plan.every, cut, tenant, until, after, base, out)
+            if not bad:
+                table = table_from(model, plan.analysis.leaves, [key for key, _ in out], [state for _, state in out], tenant)
+                return _by_key_and_position(model, table, tenant)
+    return _row_versions(model, batches_of(model, cut, tenant, after=after, until=until), tenant, None, base)
+
+
 def _plan(model: Model, cut: Cut) -> Plan | None:
     """The plan, or None where a type of the log has two classes here: the row fold says so when it meets one."""
     try:
         return plan_of(model, cut)
     except SchemaConflict:
         return None
+
+
+def _lookup_in(model: Model, tenant: Tenant, base: Find | None) -> Lookup | None:
+    """The entries of a base, for the row fold to go on from."""
+    return None if base is None else lambda keys: entries_of(model, base(key_table(model, tenant, keys)), tenant)
 
 
 class _Listed:
@@ -159,14 +180,16 @@ class _Listed:
         return self.entries
 
 
-def _row_versions(model: Model, batches: Iterable[Batch], tenant: Tenant, only: Collection[Key] | None) -> pa.Table:
-    listed = _Listed()
+def _row_versions(
+    model: Model, batches: Iterable[Batch], tenant: Tenant, only: Collection[Key] | None, base: Find | None = None
+) -> pa.Table:
+    listed, lookup = _Listed(), _lookup_in(model, tenant, base)
 
     def watch(key: Key, event: Any, state: Any, position: int) -> None:
         listed.keys.append(key)
         listed.entries.append([state, folding.entries[key][1], position])
 
-    folding = RowFold(model, tenant, None, watch) if only is None else _Only(only, model, tenant, None, watch)
+    folding = RowFold(model, tenant, lookup, watch) if only is None else _Only(only, model, tenant, lookup, watch)
     for batch in batches:
         folding.feed(batch)
     return _by_key_and_position(model, table_of(model, listed, tenant), tenant)  # type: ignore[arg-type]
@@ -218,6 +241,30 @@ def _lifted_versions(
     return _with_row_versions(plan.model, table, cut, tenant, until, bad)
 
 
+def fold_intervals(
+    model: Model, cut: Cut, tenant: Tenant, until: int, fields: Collection[str]
+) -> tuple[pa.Table, set[Key]] | None:
+    """The versions with which intervals of some fields begin, with `_recorded_at` and `_to`; None where every version is needed.
+
+    Of the keys in the set, which guards caught, there are none: the row fold decides about them.
+    """
+    until = min(until, cut.head)
+    plan = _plan(model, cut)
+    if plan is None or (until < _SMALL and plan.every is not None):
+        return None
+    if any(isinstance(kind, Record) or item_of(kind) is not None for name, kind in model.fields if name in fields):
+        return None
+    try:
+        found = _asked(plan, cut, tenant, until, every=True, only=fields, told=True, settled=True)
+        if found is None or not found[0]:
+            return None
+        tables, bad = found
+        table = versions_together(model, tables, tenant) if model.category is not None else tables[0]
+    except Abandoned:
+        return None
+    return table, python_keys(model, bad, tenant)
+
+
 def _asked(
     plan: Plan,
     cut: Cut,
@@ -229,11 +276,12 @@ def _asked(
     finished: Finished | None = None,
     only: Collection[str] | None = None,
     told: bool = False,
+    settled: bool = False,
 ) -> tuple[list[pa.Table], set[Any]] | None:
     """The rows that the query gives, in one or more tables, and the keys that guards caught; None where it does not lift here.
 
     With `half`, of its fields only, and only if that and a loop over the rest cost less than a loop over everything. Of every
-    version, `only` some fields, and with `told` when and by what.
+    version, `only` some fields, and with `told` when and by what; `settled`, of those with which an interval begins.
     """
     if plan.refusal is not None or (plan.not_lifted and half is None) or not _decimals_are_usual():
         return None
@@ -247,7 +295,7 @@ def _asked(
 
     def write(scan: Scan, part: bool) -> Query:
         lifting = Lifting(model, analysis, fields, scan, tenant, part)
-        return lifting.every(only, told=told) if every else lifting.query()
+        return lifting.every(only, told=told, settled=settled) if every else lifting.query()
 
     def take(found: pa.Table, query: Query, part: Part | None) -> pa.Table:
         if query.ordered and pc.any(found.column("_disorder")).as_py():
@@ -426,10 +474,7 @@ class _Whole:
 
     @property
     def _lookup(self) -> Lookup | None:
-        base = self.base
-        if base is None:
-            return None
-        return lambda keys: entries_of(self.model, base(key_table(self.model, self.tenant, keys)), self.tenant)
+        return _lookup_in(self.model, self.tenant, self.base)
 
     def _batches(self, only: Collection[Key] | None) -> Iterator[Batch]:
         found = batches_of(self.model, self.cut, self.tenant, after=self.after, until=self.until)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -81,9 +82,14 @@ def logs(model: type[Any], among: Sequence[type[Any]] = (), max_size: int = 14) 
 
 
 @contextlib.contextmanager
-def written(facts: Sequence[tuple[str, Any]], layout: str, folder: Path | None) -> Iterator[el.Lab]:
-    """A lab with these facts: in memory, hot on disk, sealed, half and half, compacted, or in two eras."""
-    ticks = (START + dt.timedelta(minutes=47 * i) for i in range(1_000_000))
+def written(
+    facts: Sequence[tuple[str, Any]], layout: str, folder: Path | None, minutes: Sequence[int] = (47,)
+) -> Iterator[el.Lab]:
+    """A lab with these facts: in memory, hot on disk, sealed, half and half, compacted, or in two eras.
+
+    So many minutes pass before each of them, over and over.
+    """
+    ticks = itertools.accumulate((dt.timedelta(minutes=n) for n in itertools.cycle(minutes)), initial=START)
     lab = el.scratch(clock=lambda: next(ticks), seed=1) if folder is None else el.open(folder, clock=lambda: next(ticks))
     with lab:
         for i, (stream, event) in enumerate(facts):
