@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Generic, TypeVar, overload
 from eventlab.errors import EventlabError, EvolveFailed, InvalidValue, ModelError, NotHandled, Refused, SchemaConflict
 from eventlab.model.events import EVENTS, EventType, New, command_type, event_type
 from eventlab.model.ids import derived, uuid7s
-from eventlab.model.meta import Context, Recorded
+from eventlab.model.meta import Context, Recorded, current_context
 from eventlab.model.models import Model
 from eventlab.model.names import check_plain, split_stream
 from eventlab.model.schema import Schema
@@ -61,13 +62,18 @@ class Preview(Generic[M]):
 
 @dataclass(frozen=True)
 class Handling:
-    """A command on its way to its aggregate, as middleware sees it."""
+    """A command on its way to its aggregate, as middleware sees it; `context` is who gives it, and in which conversation."""
 
     model: type[Any]
     id: str
     command: Any
     command_id: str | None = None
     attempts: int = ATTEMPTS
+
+    @property
+    def context(self) -> Context:
+        """Actor, cause and conversation, as `el.context` has set them."""
+        return current_context()
 
 
 #: Wraps the handling of every command: does what it likes before and after `proceed(handling)`, or raises instead.
@@ -81,9 +87,19 @@ def changed(before: Any, after: Any) -> tuple[tuple[str, Any, Any], ...]:
 
 
 def digest_of(model: Model, stream: str, command: Any) -> bytes:
-    """Sixteen bytes of what a command says, and to whom."""
+    """Sixteen bytes of what a command says, and to whom.
+
+    What a field says by default is left out: a command to which such a field was added since says the same as before.
+    """
     kind = command_type(type(command))
-    said = pack([model.name, stream, kind.name, list(kind.encode(command))])
+    kind.encode(command)
+    own: dict[str, list[Any]] = {}
+    for name, of in kind.fields:
+        value = getattr(command, name)
+        default = kind.defaults.get(name, dataclasses.MISSING)
+        if default is dataclasses.MISSING or value != default:
+            of.put(value, name, own.setdefault(name, []))
+    said = pack([model.name, stream, kind.name, own])
     return hashlib.blake2b(said, digest_size=16, person=b"eventlab command").digest()
 
 
@@ -95,6 +111,7 @@ class Decision(Sequence[Recorded]):
         self.head = head
         self.appending: dict[str, list[Any]] = {}
         self.done = Appended()
+        self.ended = False
 
     @overload
     def __getitem__(self, index: int) -> Recorded: ...
@@ -111,6 +128,11 @@ class Decision(Sequence[Recorded]):
 
     def append(self, stream: str, *events: Any) -> None:
         """Append events to a stream when the block ends, if nothing came in between."""
+        if self.ended:
+            raise Refused("this decision has ended: what is appended now would not be stored", hint="append within the block")
+        if not isinstance(stream, str) or not events:
+            given = "no stream" if not isinstance(stream, str) else f"no event for {stream!r}"
+            raise InvalidValue(f"append() of a decision was given {given}", hint='seen.append("course-c1", SeatTaken("c1"))')
         self.appending.setdefault(stream, []).extend(events)
 
 
@@ -230,6 +252,10 @@ def check(model: Model, command: Any) -> None:
     """Refuse a command that is not valid, or that the model does not decide on, before the model sees it."""
     if model.decide is None:
         raise NotHandled(f"{model.cls.__name__} has no decide", hint="add decide(self, command) -> Iterator[Event]")
+    if isinstance(command, type):
+        raise InvalidValue(
+            f"{model.cls.__name__} was given the class {command.__name__}, and not a command", hint=f"{command.__name__}(…)"
+        )
     model.check_command(command)
 
 

@@ -86,7 +86,10 @@ class Refused(EventlabError):
 
 
 class Rejected(Refused):
-    """A `decide` said no: the command breaks a rule of the business."""
+    """A `decide` said no: the command breaks a rule of the business. What is given is the reason, as the user reads it."""
+
+    def __init__(self, message: object = "the command was rejected, without a reason", *, hint: str = "", **facts: Any) -> None:
+        super().__init__(str(message), hint=hint, **facts)
 
 
 class NotHandled(Refused):

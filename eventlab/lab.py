@@ -313,6 +313,8 @@ def open(
     keeps the store in shape (seal, compact, collect); `maintain=False` leaves that to `eventlab seal | compact | gc`. States
     are kept as `snapshots` says; None keeps and uses none.
     """
+    if snapshots is not None and not isinstance(snapshots, SnapshotPolicy):
+        raise InvalidValue(f"snapshots={snapshots!r} is no policy", hint=f"el.SnapshotPolicy(every={snapshots!r:.20}), or None")
     now = clock or _utc_now
     store = open_store(path, now=lambda: moment_us(now(), "the clock"), create=create, read_only=read_only, allow_disk=allow_disk)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -14,7 +14,7 @@ import polars as pl
 
 from eventlab import commands
 from eventlab.commands import ATTEMPTS, Decision, Drafting, Handled, Handling, Middleware, Preview
-from eventlab.errors import Behind, Conflict, HandledBefore, InvalidValue, Refused, Rejected, Unsupported
+from eventlab.errors import Behind, Conflict, HandledBefore, InvalidName, InvalidValue, ModelError, Refused, Rejected, Unsupported
 from eventlab.keeping import Keeper
 from eventlab.model.events import New, command_type, event_type
 from eventlab.model.filters import Filter, stream
@@ -109,7 +109,10 @@ class Writer(Keeper):
         """
         head = self.head
         decision = Decision(self.read(filter, until=head).list(), head)
-        yield decision
+        try:
+            yield decision
+        finally:
+            decision.ended = True
         if decision.appending:
             decision.done = self.append(decision.appending, condition=Condition(filter, head))
 
@@ -118,16 +121,23 @@ class Writer(Keeper):
 
         `function` takes the events seen, as `decide_on` gives them, and may run `attempts` times.
         """
+        _check_attempts(attempts)
         for attempt in range(1, attempts + 1):
             try:
                 with self.decide_on(filter) as seen:
-                    function(seen)
+                    given = function(seen)
+                    if given is not None:
+                        what = "yields" if isinstance(given, Generator) else f"gave {given!r:.60}"
+                        raise InvalidValue(
+                            f"{getattr(function, '__name__', 'the function')} {what}, and what a decision appends is said to it",
+                            hint="seen.append(stream, event), and no return",
+                        )
             except Conflict:
                 if attempt == attempts:
                     raise
             else:
                 return seen.done
-        raise InvalidValue(f"attempts={attempts}: deciding takes at least one")
+        raise AssertionError
 
     # -- commands
 
@@ -161,8 +171,7 @@ class Writer(Keeper):
         >>> again.repeated, again.positions == done.positions, again.state
         (True, True, Bill(meals=1))
         """
-        if attempts < 1:
-            raise InvalidValue(f"attempts={attempts}: handling takes at least one")
+        _check_attempts(attempts)
         return self._through(Handling(model, id, command, _command_id(command_id), attempts))
 
     def handle_many(
@@ -172,17 +181,28 @@ class Writer(Keeper):
         a command id as a fourth.
 
         Each is decided as `handle` would decide it, in their order, and succeeds or is rejected by itself: the answer has
-        what it did, or its `Rejected`, in the same order. Any other error ends it, and what is stored by then stays.
+        what it did, or its `Rejected`, in the same order. Any other error ends it, and what is stored by then stays; the
+        error's note says which command it was. With middleware, and where an id comes twice among a few hundred, or another
+        process was quicker, those are handled one by one, each in an append of its own.
         """
+        _check_attempts(attempts)
         listed = iter([_handling(one, attempts) for one in given])
         results: list[Handled[Any] | Rejected] = []
         while batch := list(islice(listed, BATCH)):
-            together = None if self._middleware else self._batch(batch)
-            results += together if together is not None else [self._one_of_many(handling) for handling in batch]
+            together = None if self._middleware else self._batch(batch, len(results))
+            if together is None:
+                together = []
+                for handling in batch:
+                    with _naming(handling, len(results) + len(together)):
+                        together.append(self._one_of_many(handling))
+            results += together
         return results
 
     def preview(self, model: type[M], id: str, command: Any) -> Preview[M]:
-        """Decide without appending: the events a command would lead to now, and the state after them; or `Rejected`."""
+        """Decide without appending: the events a command would lead to now, and the state after them; or `Rejected`.
+
+        Nothing is handled, and so middleware is not asked.
+        """
         of, _ = self._addressed(model, id)
         loaded = self.loaded(model, id)
         events = commands.decide(of, loaded.state, command)
@@ -192,7 +212,8 @@ class Writer(Keeper):
         """Wrap the handling of every command of this lab in a plain function: for logging, timing, permissions.
 
         It takes the `Handling` and `proceed`, and gives what `proceed(handling)` gives, or raises. The first that was put in
-        use is the outermost; one defined again, as when a cell is run again, takes the place of the one before.
+        use is the outermost; a function of a module or cell that is defined again, as when the cell is run again, takes the
+        place of the one before. What it rejects is in `rejections` like what a model rejects.
 
         >>> import eventlab as el
         >>> lab = el.scratch()
@@ -201,9 +222,10 @@ class Writer(Keeper):
         ...     print("handling", handling.command)
         ...     return proceed(handling)
         """
-        place = (middleware.__module__, getattr(middleware, "__qualname__", repr(middleware)))
+        if not callable(middleware):
+            raise InvalidValue(f"{middleware!r} is no middleware", hint="a function of (handling, proceed)")
         for at, other in enumerate(self._middleware):
-            if (other.__module__, getattr(other, "__qualname__", repr(other))) == place:
+            if other is middleware or (_named(middleware) is not None and _named(other) == _named(middleware)):
                 self._middleware[at] = middleware
                 return middleware
         self._middleware.append(middleware)
@@ -224,7 +246,11 @@ class Writer(Keeper):
         proceed: Callable[[Handling], Handled[Any]] = self._handled
         for wrap in reversed(self._middleware):
             proceed = _wrapped(wrap, proceed)
-        return proceed(handling)
+        try:
+            return proceed(handling)
+        except Rejected as why:
+            self._note(handling, self._addressed(handling.model, handling.id)[1], why, self._one_tenant("handle"))
+            raise
 
     def _handled(self, given: Handling) -> Handled[Any]:
         of, name = self._addressed(given.model, given.id)
@@ -237,11 +263,7 @@ class Writer(Keeper):
         with self._caused(given.command_id, tenant):
             for attempt in range(1, given.attempts + 1):
                 loaded = self.loaded(given.model, given.id)
-                try:
-                    events = commands.decide(of, loaded.state, given.command)
-                except Rejected as why:
-                    self._note(given, name, why, tenant)
-                    raise
+                events = commands.decide(of, loaded.state, given.command)
                 state = commands.after(of, loaded.state, events)
                 now = moment_us(self._clock(), "the clock")
                 kept = _done(given, name, digest, now, len(events), loaded)
@@ -267,7 +289,7 @@ class Writer(Keeper):
                 return Handled(plain, done_.positions, state, done_.versions[-1], given.command_id, attempts=attempt)
         raise AssertionError
 
-    def _batch(self, batch: Sequence[Handling]) -> list[Handled[Any] | Rejected] | None:
+    def _batch(self, batch: Sequence[Handling], begin: int) -> list[Handled[Any] | Rejected] | None:
         """Several commands in one append; None where they have to be handled one by one after all."""
         tenant, head = self._one_tenant("handle_many"), self.head
         now = moment_us(self._clock(), "the clock")
@@ -296,13 +318,14 @@ class Writer(Keeper):
                 states[name], expected[name] = (loaded.state, loaded.version), loaded.version
             state, version = states[name]
             try:
-                events = commands.decide(of, state, given.command)
+                with _naming(given, begin + len(results), begin):
+                    events = commands.decide(of, state, given.command)
+                    state = commands.after(of, state, events)
             except Rejected as why:
                 rejected.append((given, name, why))
                 results.append(why)
                 places.append((0, 0))
                 continue
-            state = commands.after(of, state, events)
             with self._caused(given.command_id, tenant):
                 made, some = self._drafts([(name, event) for event in events], now)
             own |= some
@@ -369,6 +392,11 @@ class Writer(Keeper):
         of = self._model(model)
         if of.category is None:
             raise Unsupported(f"{of.cls.__name__} is a projection; commands go to aggregates")
+        if not isinstance(id, str):
+            raise InvalidName(f"{id!r} ({type(id).__name__}) is no id of {of.cls.__name__}", hint=f"text: {str(id)!r}")
+        if id.startswith(f"{of.category}-"):
+            said = f"the id {id!r} begins with the category {of.category!r}, and would make the stream '{of.category}-{id}'"
+            raise InvalidName(said, hint=f"the id alone: {id.removeprefix(f'{of.category}-')!r}")
         name = f"{of.category}-{id}"
         split_stream(name)
         return of, name
@@ -482,7 +510,11 @@ def _handling(one: Any, attempts: int) -> Handling:
 
 
 def _command_id(given: str | uuid.UUID | None) -> str | None:
-    return None if given is None else check_plain(str(given), "command_id")
+    if given is None:
+        return None
+    with contextlib.suppress(ValueError, AttributeError, TypeError):
+        return str(uuid.UUID(given)) if isinstance(given, str) and len(given) == 36 else check_plain(str(given), "command_id")
+    return check_plain(str(given), "command_id")
 
 
 def _done(given: Handling, name: str, digest: bytes, now: int, count: int, on: Loaded[Any] | None) -> list[Done]:
@@ -495,7 +527,38 @@ def _done(given: Handling, name: str, digest: bytes, now: int, count: int, on: L
 
 
 def _wrapped(wrap: Middleware, proceed: Callable[[Handling], Handled[Any]]) -> Callable[[Handling], Handled[Any]]:
-    return lambda handling: wrap(handling, proceed)
+    def wrapped(handling: Handling) -> Handled[Any]:
+        given = wrap(handling, proceed)
+        if not isinstance(given, Handled):
+            name = getattr(wrap, "__qualname__", repr(wrap))
+            raise ModelError(f"the middleware {name} gave {given!r:.60}", hint="return proceed(handling)")
+        return given
+
+    return wrapped
+
+
+def _named(middleware: Middleware) -> tuple[str, str] | None:
+    """The place of a function that has a name of its own there; None of lambdas and of what another function makes."""
+    name = getattr(middleware, "__qualname__", "<")
+    return None if "<" in name else (middleware.__module__, name)
+
+
+@contextlib.contextmanager
+def _naming(given: Handling, at: int, stored: int | None = None) -> Iterator[None]:
+    """An error says which of many commands it was about, and that those before it are stored."""
+    try:
+        yield
+    except Rejected:
+        raise
+    except Exception as why:
+        before = at if stored is None else stored
+        why.add_note(f"command {at} of those given, {given.command!r:.100} for {given.id!r}; the {before} before are handled")
+        raise
+
+
+def _check_attempts(attempts: int) -> None:
+    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+        raise InvalidValue(f"attempts={attempts!r} is not a number of times", hint="a whole number, at least 1")
 
 
 def _condition(given: Condition | tuple[Filter, int] | None) -> Condition | None:

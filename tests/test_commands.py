@@ -325,7 +325,7 @@ def test_a_decide_that_names_no_commands_is_given_any():
         (PayIn(2**63), InvalidValue, r"PayIn\.cents .* beyond 64 bits"),
         (CoinsPaidIn(3), ModelError, "CoinsPaidIn is not a command"),
         ("pay in", ModelError, "str is not a command"),
-        (PayIn, ModelError, "type is not a command"),
+        (PayIn, InvalidValue, "given the class PayIn, and not a command"),
         (None, ModelError, "NoneType is not a command"),
     ],
 )

@@ -9,10 +9,12 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import eventlab as el
+from eventlab.errors import InvalidValue, Refused
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -190,3 +192,27 @@ def test_of_processes_that_race_for_one_seat_one_wins(tmp_path: Path) -> None:
         racer.stdin.flush()
     said = sorted(racer.communicate(timeout=60)[0].strip() for racer in racers)
     assert said == ["full", "full", "won"]
+
+
+def test_what_a_decision_would_lose_is_refused(lab: el.Lab) -> None:
+    picked = el.stream("lost-1")
+
+    def yields(seen: Any) -> Any:
+        yield "an event"
+
+    with pytest.raises(InvalidValue, match="yields yields, and what a decision appends is said to it"):
+        lab.decide(picked, yields)
+    with pytest.raises(InvalidValue, match=r"<lambda> gave \[1\]"):
+        lab.decide(picked, lambda seen: [1])
+    with pytest.raises(InvalidValue, match="was given no stream"), lab.decide_on(picked) as seen:
+        seen.append(object())
+    with pytest.raises(InvalidValue, match="was given no event for 'lost-1'"), lab.decide_on(picked) as seen:
+        seen.append("lost-1")
+    with lab.decide_on(picked) as seen:
+        pass
+    with pytest.raises(Refused, match="this decision has ended"):
+        seen.append("lost-1", object())
+    for attempts in (0, 1.5, "x", True):
+        with pytest.raises(InvalidValue, match="is not a number of times"):
+            lab.decide(picked, lambda seen: None, attempts=attempts)  # type: ignore[arg-type]
+    assert lab.head == 0

@@ -21,7 +21,7 @@ from processes import ended, started
 
 import eventlab as el
 from eventlab.commands import Handled, Handling
-from eventlab.errors import InvalidValue, ModelError, NotHandled, Refused, Rejected, Unsupported
+from eventlab.errors import InvalidName, InvalidValue, ModelError, NotHandled, Refused, Rejected, Unsupported
 from eventlab.store import handled
 
 
@@ -299,19 +299,124 @@ def test_middleware_wraps_every_handling_the_first_outermost(lab: el.Lab) -> Non
     assert said[-3:] == ["outer AddCredit 1", "inner", "outer 1"]
 
 
+CELL = """
+@lab.use
+def count(handling, proceed):
+    said.append({n})
+    return proceed(handling)
+"""
+
+
 def test_middleware_of_a_cell_that_is_run_again_takes_the_place_of_the_old(lab: el.Lab) -> None:
     said: list[int] = []
-
-    def cell(n: int) -> None:
-        @lab.use
-        def count(handling: Handling, proceed: Callable[[Handling], Handled[Any]]) -> Handled[Any]:
-            said.append(n)
-            return proceed(handling)
-
-    cell(1)
-    cell(2)
+    names = {"lab": lab, "said": said, "__name__": "__main__"}
+    for n in (1, 2):
+        exec(CELL.format(n=n), names)
     lab.handle(Prepaid, "1", AddCredit(3))
     assert said == [2]
+
+
+def test_middleware_that_a_function_makes_stands_beside_the_others(lab: el.Lab) -> None:
+    asked: list[str] = []
+
+    def only(role: str) -> Callable[..., Handled[Any]]:
+        def checked(handling: Handling, proceed: Callable[[Handling], Handled[Any]]) -> Handled[Any]:
+            asked.append(role)
+            if handling.context.actor == "nobody":
+                raise Rejected(f"only a {role}")
+            return proceed(handling)
+
+        return checked
+
+    clerk = only("clerk")
+    lab.use(clerk)
+    lab.use(only("auditor"))
+    lab.use(clerk)  # a second time is once
+    lab.handle(Prepaid, "1", AddCredit(3))
+    assert asked == ["clerk", "auditor"]
+    with lab.context(actor="nobody"), pytest.raises(Rejected, match="only a clerk"):
+        lab.handle(Prepaid, "1", AddCredit(3))
+    assert lab.rejections()["reason"].to_list() == ["only a clerk"], "it is noted, and once"
+
+
+def test_middleware_that_gives_nothing_back_is_named(lab: el.Lab) -> None:
+    @lab.use
+    def forgetful(handling: Handling, proceed: Callable[[Handling], Handled[Any]]) -> Any:
+        proceed(handling)
+
+    with pytest.raises(ModelError, match=r"forgetful gave None"):
+        lab.handle(Prepaid, "1", AddCredit(3))
+    with pytest.raises(InvalidValue, match="'x' is no middleware"):
+        lab.use("x")  # type: ignore[arg-type]
+
+
+def test_an_id_is_text_without_its_category(lab: el.Lab) -> None:
+    with pytest.raises(InvalidName, match="begins with the category 'prepaid'") as caught:
+        lab.handle(Prepaid, "prepaid-1", AddCredit(3))
+    assert caught.value.hint == "the id alone: '1'"
+    with pytest.raises(InvalidName, match=r"None .* is no id of Prepaid"):
+        lab.handle(Prepaid, None, AddCredit(3))  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match="given the class AddCredit, and not a command"):
+        lab.handle(Prepaid, "1", AddCredit)
+    with pytest.raises(ModelError, match="is not a model") as caught_:
+        lab.handle(Prepaid(), "1", AddCredit(3))  # type: ignore[arg-type]
+    assert caught_.value.hint == "the class alone: Prepaid"
+
+
+def test_a_command_says_the_same_when_a_field_with_a_default_was_added_since(lab: el.Lab) -> None:
+    def give(later: bool) -> type[Any]:
+        if later:
+
+            @el.command
+            class GiveAway:
+                cents: int
+                kindly: bool = False
+
+            return GiveAway
+
+        @el.command
+        class GiveAway:  # type: ignore[no-redef]
+            cents: int
+
+        return GiveAway
+
+    def purse(of: type[Any]) -> type[Any]:
+        @el.aggregate(name="handling_purse")
+        class Purse:
+            cents: int = 0
+
+            def decide(self, command: of) -> Iterator[CreditAdded]:  # type: ignore[valid-type]
+                yield CreditAdded(command.cents)  # type: ignore[attr-defined]
+
+            def evolve(self, event: CreditAdded) -> Purse:
+                return Purse(self.cents + event.cents)
+
+        return Purse
+
+    of = give(later=False)
+    first = lab.handle(purse(of), "1", of(5), command_id="g1")
+    of = give(later=True)
+    model = purse(of)
+    assert lab.handle(model, "1", of(5), command_id="g1").positions == first.positions
+    with pytest.raises(Refused, match="said something else"):
+        lab.handle(model, "1", of(5, kindly=True), command_id="g1")
+
+
+def test_a_state_that_somebody_changes_is_nobody_elses(lab: el.Lab) -> None:
+    @el.aggregate(name="handling_bag")
+    class Bag:
+        held: dict[str, int] = el.field(default_factory=dict)
+
+        def evolve(self, event: CreditAdded) -> Bag:
+            held = self.held
+            held["cents"] = held.get("cents", 0) + event.cents
+            return Bag(held)
+
+    lab.load(Bag, "nobody").held["ghost"] = 1
+    lab.append("handling_bag-1", [CreditAdded(2)])
+    lab.append("handling_bag-2", [CreditAdded(3)])
+    assert lab.load(Bag, "1").held == {"cents": 2}
+    assert lab.table(Bag, engine="rows")["held"].to_list() == [{"cents": 2}, {"cents": 3}]
 
 
 # -- many
@@ -416,7 +521,7 @@ def test_commands_go_to_aggregates(lab: el.Lab) -> None:
     for verb in (lab.handle, lab.preview):
         with pytest.raises(Unsupported, match="projection"):
             verb(Spent, "1", Look())
-    with pytest.raises(InvalidValue, match="at least one"):
+    with pytest.raises(InvalidValue, match="not a number of times"):
         lab.handle(Prepaid, "1", Look(), attempts=0)
 
     @el.command

@@ -30,6 +30,7 @@ from eventlab.model.types import (
     ExactDecimal,
     FieldType,
     Scale,
+    broken,
     field_type,
     record_parts,
 )
@@ -100,6 +101,14 @@ def _refuse_outside(of: FieldType, given: pl.Series, stored: pl.Series, where: s
         wild = stored.is_not_null() & ~stored.is_finite()
         if wild.any() and not _takes(of, float("nan")):
             refuse_rows(given, wild, where, given.name, "is not a finite number, and the field is no el.AnyFloat")
+    if of.limits:
+        distinct = stored.drop_nulls().unique(maintain_order=True)
+        values = [of.decode(value) for value in codec(of.tag).to_stored(distinct.to_arrow())]
+        wanted = [next(filter(None, (broken(limit, value) for limit in of.limits)), "") for value in values]
+        outside = distinct.filter(pl.Series([bool(said) for said in wanted], dtype=pl.Boolean))
+        if len(outside):
+            said = next(filter(None, wanted))
+            refuse_rows(given, stored.is_in(outside.implode()) & stored.is_not_null(), where, given.name, f"has to be {said}")
 
 
 def _takes(of: FieldType, value: Any) -> bool:

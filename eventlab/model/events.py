@@ -44,7 +44,7 @@ class EventType:
         self.parts = tuple(dict.fromkeys(part for f in dataclasses.fields(cls) for part in classes_in(hints[f.name])))
         keep_text((cls, *self.parts))
         self._columns = tuple((field, kind, tuple(leaf.column for leaf in kind.leaves(field))) for field, kind in self.fields)
-        self._puts = tuple((field, f"{name}.{field}", kind, None if isinstance(kind, Record) else kind.check)
+        self._puts = tuple((field, f"{name}.{field}", kind, None if isinstance(kind, Record) or kind.limits else kind.check)
                            for field, kind in self.fields)  # fmt: skip
         self.leaves: tuple[Leaf, ...] = tuple(leaf for field, kind in self.fields for leaf in kind.leaves(field))
         self.tag_fields = tuple(field for field, kind in self.fields if kind.is_tag)
@@ -283,6 +283,8 @@ class CommandType:
     def __init__(self, cls: type[Any], hints: dict[str, Any]) -> None:
         self.cls, self.name, self.stale = cls, cls.__name__, False
         self.fields = tuple((f.name, field_type(hints[f.name], f"{cls.__name__}.{f.name}")) for f in dataclasses.fields(cls))
+        #: What fields are that are left out; what a function makes for each command is not among them.
+        self.defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
 
     def check(self, command: Any) -> None:
         """Refuse a command whose values do not fit its types, before any model sees it."""
@@ -396,16 +398,36 @@ def event_type(cls: type[Any]) -> EventType:
     """The `EventType` of an event class; `ModelError` when it is none."""
     kind = vars(cls).get(_MARK) if isinstance(cls, type) else None
     if not isinstance(kind, EventType):
-        shown = cls.__name__ if isinstance(cls, type) else repr(cls)
-        raise ModelError(f"{shown} is not an event", hint="decorate its class with @el.event")
+        raise ModelError(f"{_called(cls)} is not an event", hint=_way_to(cls, EventType, "event", kind))
     return kind
+
+
+def _called(cls: Any) -> str:
+    return cls.__name__ if isinstance(cls, type) else repr(cls)
+
+
+def _way_to(cls: Any, wanted: type[Any], what: str, kind: Any) -> str:
+    """What to write instead of something that is no event, command or model."""
+    if cls is type:
+        return "an instance is wanted, and this is a class: Name(…)"
+    if not isinstance(cls, type):
+        own = vars(type(cls)).get(_MARK)
+        return f"the class alone: {type(cls).__name__}" if isinstance(own, wanted) else f"a class decorated with @el.{what}"
+    if kind is not None:
+        return f"it is {_KINDS.get(type(kind).__name__, 'something else')}; a class decorated with @el.{what} is wanted"
+    if cls.__module__ == "builtins":
+        return f"a class decorated with @el.{what}, or an instance of one"
+    return f"decorate its class with @el.{what}"
+
+
+_KINDS = {"EventType": "an event", "CommandType": "a command", "Model": "a model", "QueryType": "a query"}
 
 
 def command_type(cls: type[Any]) -> CommandType:
     """The `CommandType` of a command class; `ModelError` when it is none."""
-    kind = vars(cls).get(_MARK)
+    kind = vars(cls).get(_MARK) if isinstance(cls, type) else None
     if not isinstance(kind, CommandType):
-        raise ModelError(f"{cls.__name__} is not a command", hint="decorate its class with @el.command")
+        raise ModelError(f"{_called(cls)} is not a command", hint=_way_to(cls, CommandType, "command", kind))
     return kind
 
 

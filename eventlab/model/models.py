@@ -6,6 +6,7 @@ gives the next state. An aggregate is folded by stream and may `decide`; a proje
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import sys
@@ -49,7 +50,7 @@ class Model:
             check_category(self.name)
         hints = type_hints(cls, scope, cls.__name__)
         self.fields: tuple[tuple[str, FieldType], ...] = tuple(
-            (f.name, field_type(hints[f.name], f"{cls.__name__}.{f.name}")) for f in dataclasses.fields(cls)
+            (f.name, field_type(hints[f.name], f"{cls.__name__}.{f.name}", limited=False)) for f in dataclasses.fields(cls)
         )
         check_distinct([field for field, _ in self.fields], f"{kind} {cls.__name__}")
         self._scope = _named_in(scope if local else {}, cls)
@@ -58,6 +59,8 @@ class Model:
         self.evolve = _method(cls, "evolve", kind)
         self.takes_meta = _takes_meta(self.evolve, cls, self_first=True)
         self.decide = _method(cls, "decide", kind) if hasattr(cls, "decide") else None
+        if self.decide is not None:
+            _takes_one(self.decide, cls)
         self.key = _key_function(cls, kind)
         self.key_takes_meta = self.key is not None and _takes_meta(self.key, cls, self_first=False)
         self.key_fields = self._key_fields()
@@ -69,10 +72,11 @@ class Model:
                 field=both[0],
             )
         check_distinct([*self.key_names, *(field for field, _ in self.fields)], f"{kind} {cls.__name__}")
-        self.initial = _initial(cls)
+        self._initial = initial = _initial(cls)
+        self._shares = not any(_holds_mutable(getattr(initial, field)) for field, _ in self.fields)
         stored: list[Any] = []
         for field, of in self.fields:
-            of.put(getattr(self.initial, field), f"the default of {cls.__name__}.{field}", stored)
+            of.put(getattr(initial, field), f"the default of {cls.__name__}.{field}", stored)
         #: Key, state and the state before the first event, in stored form: part of the fingerprint.
         self.shape = f"{self._columns_text()};{stored!r}"
         self._functions = {"evolve": self.evolve} if self.key is None else {"evolve": self.evolve, "key": self.key}
@@ -88,6 +92,11 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {self.kind})"
+
+    @property
+    def initial(self) -> Any:
+        """The state before the first event; one of its own for whoever asks, where somebody could change what it holds."""
+        return self._initial if self._shares else copy.deepcopy(self._initial)
 
     @property
     def category(self) -> str | None:
@@ -228,14 +237,24 @@ class Model:
         listed = self._annotated(self.evolve, "evolve")
         if listed is None:
             return None
-        return tuple(dict.fromkeys(EVENTS.successor(kind) for kind in (*map(event_type, listed), *self._instead)))
+        kinds = [self._listed(cls, "evolve", event_type) for cls in listed]
+        return tuple(dict.fromkeys(EVENTS.successor(kind) for kind in (*kinds, *self._instead)))
+
+    def _listed(self, cls: type[Any], method: str, kind_of: Callable[[type[Any]], Any]) -> Any:
+        """What a class is that a method's annotation lists."""
+        try:
+            return kind_of(cls)
+        except ModelError as why:
+            raise ModelError(f"{self.cls.__name__}.{method} lists {cls.__name__}: {why.message}", hint=why.hint) from None
 
     def _resolve_decides(self) -> tuple[type[Any], ...] | None:
         if self.decide is None:
             return ()
         self._refuse_superseded([self.decide])
         listed = self._annotated(self.decide, "decide")
-        return None if listed is None else tuple(COMMANDS.successor(command_type(cls)).cls for cls in listed)
+        if listed is None:
+            return None
+        return tuple(COMMANDS.successor(self._listed(cls, "decide", command_type)).cls for cls in listed)
 
     def _refuse_superseded(self, functions: Iterable[types.FunctionType]) -> None:
         """A class that was defined again since, kept alive by a closure: its `case` would never match again."""
@@ -286,7 +305,7 @@ class Model:
         for name in row._fields:
             if name.startswith("_"):
                 raise ModelError(f"{self.cls.__name__}.key: the column {name} begins with an underscore")
-        return tuple((name, field_type(hints[name], f"{self.cls.__name__}.key.{name}")) for name in row._fields)
+        return tuple((name, field_type(hints[name], f"{self.cls.__name__}.key.{name}", limited=False)) for name in row._fields)
 
 
 def _named_in(scope: dict[str, Any], cls: type[Any]) -> dict[str, Any]:
@@ -316,9 +335,24 @@ def _options(hint: Any) -> Iterator[Any]:
 
 def _method(cls: type[Any], name: str, kind: str) -> types.FunctionType:
     method = getattr(cls, name, None)
+    wanted = {
+        "evolve": "def evolve(self, event: EventA | EventB) -> Self: …",
+        "decide": "def decide(self, command: CommandA | CommandB) -> Iterator[EventA | EventB]: …",
+    }[name]
     if not isinstance(method, types.FunctionType):
-        raise ModelError(f"{kind} {cls.__name__} has no {name}", hint=f"def {name}(self, event: EventA | EventB) -> Self: …")
+        said = f"has no {name}" if method is None else f"has a {name} that is no plain method"
+        raise ModelError(f"{kind} {cls.__name__} {said}", hint=wanted)
     return method
+
+
+def _takes_one(function: types.FunctionType, cls: type[Any]) -> None:
+    """Refuse a `decide` that cannot be called with a command."""
+    taken = [*inspect.signature(function).parameters.values()][1:]
+    needed = [p for p in taken if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    plain = [p for p in taken if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
+    if not plain or len(needed) > 1:
+        shown = ", ".join(map(str, taken))
+        raise ModelError(f"{cls.__name__}.decide takes ({shown})", hint="it is given the command, and nothing else")
 
 
 def _takes_meta(function: Callable[..., Any], cls: type[Any], *, self_first: bool) -> bool:
@@ -358,6 +392,18 @@ def _initial(cls: type[Any]) -> Any:
         return cls()
     except TypeError as why:
         raise ModelError(f"{cls.__name__}: {why}", hint="give every field a default: the state before the first event") from None
+
+
+def _holds_mutable(value: Any) -> bool:
+    """Whether a default, or something in it, can be changed."""
+    if isinstance(value, (list, dict, set)):
+        return True
+    if isinstance(value, (tuple, frozenset)):
+        return any(map(_holds_mutable, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        frozen = type(value).__dataclass_params__.frozen  # type: ignore[attr-defined]
+        return not frozen or any(_holds_mutable(getattr(value, of.name)) for of in dataclasses.fields(value))
+    return False
 
 
 def _generated(method: Any, cls: type[Any]) -> bool:
@@ -491,7 +537,9 @@ def model_of(cls: type[Any], *, superseded: bool = False) -> Model:
     model = vars(cls).get(_MARK) if isinstance(cls, type) else None
     if not isinstance(model, Model):
         shown = cls.__name__ if isinstance(cls, type) else repr(cls)
-        raise ModelError(f"{shown} is not a model", hint="decorate its class with @el.aggregate or @el.projection")
+        own = vars(type(cls)).get(_MARK)
+        hint = f"the class alone: {type(cls).__name__}" if isinstance(own, Model) else None
+        raise ModelError(f"{shown} is not a model", hint=hint or "decorate its class with @el.aggregate or @el.projection")
     if model.stale and not superseded:
         raise StaleType(f"this {cls.__name__} was defined again since", hint="use the new class", type=cls.__name__)
     return model

@@ -25,6 +25,9 @@ dict[str, X]                           m_X                 dict, sorted by key
 dataclass                              one column a leaf   `addr.city:s`; inside a list or dict `r(city=s)`
 Any, and unions of what JSON has       json                str, canonical JSON
 =====================================  ==================  ==========================================================
+
+`Annotated[int, Ge(1)]`, `Annotated[str, MinLen(1)]` and the other limits of `annotated_types` hold for what is appended,
+ingested and commanded. What is stored already is read as it is.
 """
 
 from __future__ import annotations
@@ -36,13 +39,16 @@ import enum
 import inspect
 import json
 import math
+import operator
 import types
 import typing
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import annotated_types as at
 
 from eventlab.errors import InvalidValue, ModelError, StaleType, UnknownValue
 
@@ -149,6 +155,8 @@ class FieldType:
     back: Callable[[Any], Any] = _same
     nullable: bool = False
     is_tag: bool = False
+    #: What the values of events and commands have to hold: `Annotated[int, Ge(1)]`.
+    limits: tuple[at.BaseMetadata, ...] = ()
 
     def leaves(self, name: str) -> tuple[Leaf, ...]:
         """The stored columns of a field of this type."""
@@ -160,7 +168,10 @@ class FieldType:
             if self.nullable:
                 return None
             raise InvalidValue(f"{path} is None, but is declared {self.declared}", field=path)
-        return self.check(value, path)
+        stored = self.check(value, path)
+        if self.limits:
+            check_limits(self.limits, value, path)
+        return stored
 
     def decode(self, stored: Any) -> Any:
         """The Python value of a stored form."""
@@ -233,10 +244,11 @@ class Closed(FieldType):
 # -- from a Python type to a FieldType -----------------------------------------------------------------------------------
 
 
-def field_type(hint: Any, path: str, within: tuple[type[Any], ...] = ()) -> FieldType:
+def field_type(hint: Any, path: str, within: tuple[type[Any], ...] = (), *, limited: bool = True) -> FieldType:
     """The `FieldType` of a type hint; `ModelError` names the field when it is not in the table above.
 
-    `within` are the dataclasses that hold the field.
+    `within` are the dataclasses that hold the field. Not `limited`, what is declared with limits takes any value of its type:
+    a state is what events made of it.
 
     >>> field_type(list[int], "ItemAdded.counts").tag
     'l_i64'
@@ -252,12 +264,17 @@ def field_type(hint: Any, path: str, within: tuple[type[Any], ...] = ()) -> Fiel
             marks = marks + more
         else:
             hint = typing.Union[tuple(rest)]  # noqa: UP007
-    kind = _plain_type(hint, marks, path, within)
+    kind = _plain_type(hint, marks, path, within, limited)
     tagged = any(isinstance(mark, TagMark) for mark in marks)
     if tagged and kind.tag not in ("s", "i64", "uuid", "b"):
         raise ModelError(f"{path} cannot be a tag: {kind.declared} is not text, an integer or a UUID", field=path)
     declared = f"{kind.declared} | None" if nullable else kind.declared
-    return dataclasses.replace(kind, nullable=nullable or kind.nullable, is_tag=tagged, declared=declared)
+    limits = limits_in(marks)
+    if limits and isinstance(kind, Record):
+        raise ModelError(f"{path}: the limits of a dataclass stand at its fields", hint=f"in {kind.declared}", field=path)
+    return dataclasses.replace(
+        kind, nullable=nullable or kind.nullable, is_tag=tagged, declared=declared, limits=limits if limited else ()
+    )
 
 
 def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -279,7 +296,9 @@ def _union(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else ()
 
 
-def _plain_type(hint: Any, marks: tuple[Any, ...], path: str, within: tuple[type[Any], ...]) -> FieldType:
+def _plain_type(
+    hint: Any, marks: tuple[Any, ...], path: str, within: tuple[type[Any], ...], limited: bool
+) -> FieldType:
     if isinstance(hint, Hashable) and hint in _SCALARS:
         return _SCALARS[hint](marks)
     if hint is Any or hint is object:
@@ -292,11 +311,11 @@ def _plain_type(hint: Any, marks: tuple[Any, ...], path: str, within: tuple[type
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return _closed(tuple(m.value for m in hint), tuple(hint), hint.__name__, path)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _record(hint, path, within)
+        return _record(hint, path, within, limited)
     if origin in (list, set, frozenset) or (origin is tuple and len(args) == 2 and args[1] is Ellipsis):
-        return _list_of(origin, field_type(args[0], f"{path}[]", within), hint)
+        return _list_of(origin, field_type(args[0], f"{path}[]", within, limited=limited), hint)
     if origin is dict and args[0] is str:
-        return _map_of(field_type(args[1], f"{path}[]", within), hint)
+        return _map_of(field_type(args[1], f"{path}[]", within, limited=limited), hint)
     raise ModelError(
         f"{path} is declared {_name(hint)}, which has no exact stored form",
         hint="bool, int, float, str, bytes, UUID, Decimal, datetime, date, time, timedelta, an Enum, a Literal, a dataclass, "
@@ -631,14 +650,16 @@ def _closed(values: tuple[Any, ...], of: tuple[Any, ...], declared: str, path: s
     return Closed(tag, declared, check, back, members=members)
 
 
-def _record(cls: type[Any], path: str, within: tuple[type[Any], ...]) -> Record:
+def _record(cls: type[Any], path: str, within: tuple[type[Any], ...], limited: bool) -> Record:
     if cls in within:
         raise ModelError(
             f"{path}: {cls.__name__} holds itself, which has no flat columns", hint="name the parts by ids", field=path
         )
     check_positional(cls)
     hints = type_hints(cls, {}, path)
-    fields = tuple((f.name, field_type(hints[f.name], f"{path}.{f.name}", (*within, cls))) for f in dataclasses.fields(cls))
+    fields = tuple(
+        (f.name, field_type(hints[f.name], f"{path}.{f.name}", (*within, cls), limited=limited)) for f in dataclasses.fields(cls)
+    )
     if not fields:
         raise ModelError(f"{path} is declared {cls.__name__}, which has no fields", hint="leave it out", field=path)
     tag = f"r({','.join(f'{name}={kind.tag}' for name, kind in fields)})"
@@ -684,6 +705,58 @@ def _map_of(item: FieldType, hint: Any) -> FieldType:
         return {key: item.encode(value[key], f"{path}[{key!r}]") for key in sorted(value)}
 
     return FieldType(f"m_{item.tag}", _name(hint), check, lambda stored: {k: item.decode(v) for k, v in stored.items()})
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------------
+
+_COMPARED: Final[Mapping[type[at.BaseMetadata], tuple[str, str, Callable[[Any, Any], bool]]]] = {
+    at.Gt: ("gt", "greater than", operator.gt), at.Ge: ("ge", "at least", operator.ge), at.Lt: ("lt", "less than", operator.lt),
+    at.Le: ("le", "at most", operator.le),
+}  # fmt: skip
+
+
+def limits_in(marks: tuple[Any, ...]) -> tuple[at.BaseMetadata, ...]:
+    """The limits among the marks of a hint, each by itself: `Interval(gt=0, le=9)` is two."""
+    found: list[at.BaseMetadata] = []
+    for mark in marks:
+        if isinstance(mark, at.GroupedMetadata):
+            found += limits_in(tuple(mark))
+        elif isinstance(mark, at.BaseMetadata):
+            found.append(mark)
+    return tuple(found)
+
+
+def check_limits(limits: tuple[at.BaseMetadata, ...], value: Any, path: str) -> None:
+    """Refuse a value that does not hold what is declared of it."""
+    for limit in limits:
+        wanted = broken(limit, value)
+        if wanted:
+            raise InvalidValue(f"{path} is {_shown(value)}, and has to be {wanted}", field=path)
+
+
+def broken(limit: at.BaseMetadata, value: Any) -> str:
+    """What a value has to be and is not; nothing where it is."""
+    if type(limit) in _COMPARED:
+        name, said, holds = _COMPARED[type(limit)]
+        bound = getattr(limit, name)
+        return "" if holds(value, bound) else f"{said} {bound}"
+    if isinstance(limit, at.MinLen):
+        return "" if len(value) >= limit.min_length else f"of {limit.min_length} or more (it has {len(value)})"
+    if isinstance(limit, at.MaxLen):
+        return "" if len(value) <= limit.max_length else f"of {limit.max_length} or fewer (it has {len(value)})"
+    if isinstance(limit, at.MultipleOf):
+        return "" if value % limit.multiple_of == 0 else f"a multiple of {limit.multiple_of}"
+    if isinstance(limit, at.Predicate):
+        return "" if limit.func(value) else f"as {getattr(limit.func, '__name__', repr(limit.func))} says"
+    return ""  # a mark that says how a value is meant, such as its unit
+
+
+def limited(kind: FieldType) -> bool:
+    """Whether a type, or one within it, has limits."""
+    if isinstance(kind, Record):
+        return any(limited(of) for _, of in kind.fields)
+    held = inspect.getclosurevars(kind.check).nonlocals if kind.tag.startswith(("l_", "m_")) else {}
+    return bool(kind.limits) or ("item" in held and limited(held["item"]))
 
 
 def back_of(tag: str) -> Callable[[Any], Any]:

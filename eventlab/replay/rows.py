@@ -95,8 +95,8 @@ class RowFold:
         raise failed(self.model, "key", envelope, at, why) from why
 
     def _run(self, rows: Iterator[tuple[Key, Any, int | None, int, int]], envelope: Any) -> None:
-        entries, initial, cls = self.entries, self.model.initial, self.model.cls
-        takes_meta, watch, instead = self.model.takes_meta, self._watch, self.model.instead
+        model, entries, cls = self.model, self.entries, self.model.cls
+        takes_meta, watch, instead = model.takes_meta, self._watch, model.instead
         at = 0
         try:
             for key, event, version, position, at in rows:
@@ -104,10 +104,10 @@ class RowFold:
                     continue
                 entry = entries.get(key)
                 if entry is None:
-                    entry = entries[key] = [initial, 0, 0]
+                    entry = entries[key] = [model.initial, 0, 0]
                 if event is not None:
                     if instead and event.__class__ in instead:
-                        state = self.model.step(entry[0], event, *([Meta(envelope, at)] if takes_meta else []))
+                        state = model.step(entry[0], event, *([Meta(envelope, at)] if takes_meta else []))
                     else:
                         state = entry[0].evolve(event, Meta(envelope, at)) if takes_meta else entry[0].evolve(event)
                     if state.__class__ is not cls:
@@ -118,7 +118,7 @@ class RowFold:
                 if watch is not None:
                     watch(key, event, entry[0], position)
         except Exception as why:
-            raise failed(self.model, "evolve", envelope, at, why) from why
+            raise failed(model, "evolve", envelope, at, why) from why
 
 
 def class_lookup(model: Model) -> ClassOf:

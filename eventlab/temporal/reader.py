@@ -398,7 +398,13 @@ class Reader:
         """
         query_type(type(question)).check(question)
         if at_least is not None:
-            self._reach(at_least if isinstance(at_least, int) else at_least.position, timeout)
+            position = at_least if isinstance(at_least, int) else getattr(at_least, "position", None)
+            if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+                said = f"at_least={at_least!r:.60} is neither a position nor something that was appended or handled"
+                raise InvalidValue(said, hint="lab.ask(question, at_least=done)")
+            if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+                raise InvalidValue(f"timeout={timeout!r} is no number of seconds", hint="timeout=10")
+            self._reach(position, timeout)
         return question.answer(self)
 
     def _reach(self, position: int, timeout: float) -> None:

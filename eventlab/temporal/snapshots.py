@@ -37,10 +37,14 @@ class SnapshotPolicy:
     files: bool = True
 
     def __post_init__(self) -> None:
-        if self.every is not None and (isinstance(self.every, bool) or self.every < 1):
-            raise InvalidValue(f"every={self.every!r}: a snapshot every so many events, at least one", hint="or None")
-        if self.seconds is not None and self.seconds < 0:
-            raise InvalidValue(f"seconds={self.seconds!r}: when a load took so long", hint="or None")
+        every, seconds = self.every, self.seconds
+        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+            raise InvalidValue(f"every={every!r}: a snapshot every so many events, at least one", hint="or None")
+        number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if seconds is not None and not (number and 0 <= seconds < float("inf")):
+            raise InvalidValue(f"seconds={seconds!r}: when a load took so long", hint="or None")
+        if not isinstance(self.files, bool):
+            raise InvalidValue(f"files={self.files!r}: whether a load that opened files keeps its state", hint="True or False")
 
     def due(self, events: int, seconds: float, *, files: bool) -> bool:
         """Whether a state is kept that took so many events, so long, and files or none."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 from eventlab.errors import EventlabError
 from eventlab.model.events import EventType
 from eventlab.model.schema import Schema
-from eventlab.model.types import Closed, FieldType, Leaf, Record
+from eventlab.model.types import Closed, FieldType, Leaf, Record, limited
 from eventlab.model.upcasting import built, chain_of
 from eventlab.replay.lift.execute import Effect, Execution, Scope
 from eventlab.replay.lift.ir import Builder, Node
@@ -121,6 +121,8 @@ def _upcast(kind: EventType, schema: Schema) -> Sources:
             raise run.refused(f"{kind.name} has no field {strange[0]!r}")
         found: dict[str, Source] = {}
         for name, of in kind.fields:
+            if limited(of):
+                raise run.refused(f"{name!r} has limits, which every event is held against")
             if name not in fields.parts and not kind.has_default(name):
                 raise run.refused(f"{name!r} is not given, and has no default")
             value = fields.parts[name] if name in fields.parts else Known(_default(kind, name))
