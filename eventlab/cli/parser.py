@@ -95,7 +95,8 @@ def command_line() -> argparse.ArgumentParser:
         command.add_argument("--position", type=int, metavar="N", help="as it was at a position")
 
     year = "A year of real flights becomes a log, tables, moments and a proof."
-    add("demo", demo_command, year, "eventlab demo --store data/flights")
+    whole = add("demo", demo_command, year, "eventlab demo --store data/flights")
+    whole.add_argument("--quick", action="store_true", help="leave the proof of replay out, which takes most of the time")
     glance = "A store at a glance: events, types, levels, sizes, read models."
     add("info", info_command, glance, "eventlab info --store data/flights")
 

@@ -50,7 +50,7 @@ def demo_command(given: argparse.Namespace, console: Console) -> int:
     """The main job, end to end."""
     from eventlab import demo
 
-    done = demo.run(Path(given.store), console)
+    done = demo.run(Path(given.store), console, quick=given.quick)
     if given.json:
         print_json(done.to_dict())
     return 0 if done.as_expected else 1

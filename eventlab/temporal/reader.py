@@ -225,9 +225,10 @@ class Reader:
         of = self._model(model)
         spans.check_fields(of, [field])
         cut, until = self._at()
-        found = self._versions_of(of, id, [field]).sort("_position")
+        read: list[Batch] = []
+        found = self._versions_of(of, id, [field], read).sort("_position")
         changed = spans.history(found, field)
-        told = self._told(of, id, cut, until, changed["position"].to_list())
+        told = self._told(of, read, cut, until, changed["position"].to_list())
         return changed.join(told, on="position", how="left", maintain_order="left")
 
     def intervals(self, model: type[Any], id: Any = None, *, fields: Sequence[str] | None = None) -> pl.DataFrame:
@@ -291,11 +292,12 @@ class Reader:
         """The life of one key as a person reads it: when, who, which event, and what it changed in the state."""
         of = self._model(model)
         cut, until = self._at()
-        found = self._versions_of(of, id, spans.check_fields(of, None)).sort("_position")
+        read: list[Batch] = []
+        found = self._versions_of(of, id, spans.check_fields(of, None), read).sort("_position")
         states = found.select([name for name, _ in of.fields]).to_dicts()
         before = [spans.initial_row(of), *states][: len(states)]
         changes = [spans.shown_changes(of, old, new) for old, new in zip(before, states, strict=True)]
-        told = self._told(of, id, cut, until, found["_position"].to_list())
+        told = self._told(of, read, cut, until, found["_position"].to_list())
         return found.select(
             pl.col("_recorded_at").alias("when"), pl.col("_type").alias("event"), pl.col("_version").alias("version"),
             pl.col("_position").alias("position"),
@@ -439,22 +441,19 @@ class Reader:
         cut, until = self._at()
         return versions(of, cut, self._tenant, until, engine="auto", fields=fields)
 
-    def _versions_of(self, of: Model, id: Any, fields: Sequence[str]) -> pl.DataFrame:
-        """The versions of one key, with these fields at least."""
+    def _versions_of(self, of: Model, id: Any, fields: Sequence[str], read: list[Batch] | None = None) -> pl.DataFrame:
+        """The versions of one key, with these fields at least; where only its stream was read, the batches are in `read`."""
         if of.category is not None and isinstance(id, str):
-            return self.versions(of.cls, id)
+            cut, until = self._at()
+            tenant = self._one_tenant("versions of one aggregate")
+            return versions_of(of, id, cut, tenant, until, engine="auto", read=read)
         return spans.picked(of, self._all_versions(of, fields), id, self._tenant)
 
-    def _told(self, of: Model, id: Any, cut: Cut, until: int, positions: Sequence[int]) -> pl.DataFrame:
-        """Who and what was behind the events at some positions, of one key."""
-        names = ("position", "event_id", "actor", "causation_id", "correlation_id")
-        batches: Iterable[Batch]
-        if not positions:
-            batches = ()
-        elif of.category is not None and isinstance(id, str) and isinstance(self._tenant, str):
-            stream = f"{of.category}-{id}"
-            batches = cut.stream(stream, tenant=self._tenant, until=until, envelope=names, types=())
-        else:
+    def _told(self, of: Model, read: Sequence[Batch], cut: Cut, until: int, positions: Sequence[int]) -> pl.DataFrame:
+        """Who and what was behind the events at some positions, of one key; from batches that were read, if there are any."""
+        batches: Iterable[Batch] = read
+        if positions and not read:
+            names = ("position", "event_id", "actor", "causation_id", "correlation_id")
             span = {"after": min(positions) - 1, "until": max(positions)}
             batches = cut.batches(events_of(of), tenant=self._tenant, envelope=names, types=(), **span)
         return spans.told_of(batches, positions)

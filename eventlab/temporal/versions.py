@@ -42,8 +42,13 @@ def intervals_of(model: Model, cut: Cut, tenant: Tenant, until: int, fields: Seq
     return pl.concat([whole, spans.intervals(model, rest, tenant, fields)]).sort([*keys, "_position"], nulls_last=True)
 
 
-def versions_of(model: Model, id: str, cut: Cut, tenant: str, until: int, *, engine: str) -> pl.DataFrame:
-    """The same of one aggregate: only its own stream is read, unless an engine for whole logs is asked for."""
+def versions_of(
+    model: Model, id: str, cut: Cut, tenant: str, until: int, *, engine: str, read: list[Batch] | None = None
+) -> pl.DataFrame:
+    """The same of one aggregate: only its own stream is read, unless an engine for whole logs is asked for.
+
+    The batches that were read are put in `read`, for who wants to know more of these events.
+    """
     if model.category is None:
         raise Unsupported(
             f"{model.cls.__name__} is a projection, and only an aggregate has a stream of its own",
@@ -56,6 +61,8 @@ def versions_of(model: Model, id: str, cut: Cut, tenant: str, until: int, *, eng
     handled = model.handled
     types = None if handled is None or model.takes_meta else [kind.name for kind in handled]
     batches = list(cut.stream(stream, tenant=tenant, until=until, types=types))
+    if read is not None:
+        read += batches
     frame = frame_of(_stream_table(model, id, batches, tenant), columns_of(model, tenant))
     envelopes = [batch.envelope for batch in batches]
     told = pl.DataFrame(

@@ -23,7 +23,7 @@ def checked(lab: el.Lab, *models: type[Any]) -> None:
 
 def test_the_flights(tmp_path: Path) -> None:
     with el.open(tmp_path / "log") as lab:
-        few = [replace(rows, data=rows.data.head(2_000)) for rows in flights.sources(nycflights13.load())]
+        few = [replace(rows, data=rows.data.head(600)) for rows in flights.sources(nycflights13.load())]
         lab.ingest(few, source="flights", recorded_at="occurred_at")
         lab.compact(all=True)
         checked(lab, flights.Flight, flights.Aircraft, flights.CarrierDay, flights.AirportBoard)

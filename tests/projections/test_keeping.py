@@ -620,13 +620,13 @@ def test_what_a_rebuild_kept_for_another_position_is_not_taken_up(
         assert pl.DataFrame(pl.from_arrow(base.table())).equals(lab.table(model, engine="rows"))
 
 
-def test_read_models_are_whole_after_sixty_kills() -> None:
+def test_read_models_are_whole_after_thirty_kills() -> None:
     program = Path(__file__).parent / "campaign.py"
     done = subprocess.run(
-        [sys.executable, program, "--kills", "60", "--seed", "3"], capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, program, "--kills", "30", "--seed", "3"], capture_output=True, text=True, timeout=110, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "60 kills; 0 problems" in done.stdout
+    assert "30 kills; 0 problems" in done.stdout
 
 
 @pytest.mark.campaign

@@ -219,5 +219,5 @@ class DiskIsMemory(RuleBasedStateMachine):
         assert sum(len(g.table) for g in memory.sources(ALL) if g.table is not None) == len(everything)
 
 
-DiskIsMemory.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+DiskIsMemory.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 TestDiskIsMemory = DiskIsMemory.TestCase

@@ -60,7 +60,7 @@ def stands(folder: Path) -> str:
     """What pytest says of a folder that ruff and mypy have nothing to say of."""
     tool(folder, BIN / "ruff", "check", "--quiet", "--config", ROOT / "pyproject.toml", "--no-cache", ".")
     tool(folder, BIN / "ruff", "check", "--quiet", "--isolated", "--no-cache", "--select", "E4,E7,E9,F,I,UP", ".")
-    tool(folder, BIN / "mypy", "--strict", "--cache-dir", folder / ".mypy_cache", "--exclude", r"\.board", ".")
+    tool(folder, BIN / "mypy", "--strict", "--cache-dir", folder.parent / ".mypy_cache", "--exclude", r"\.board", ".")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, "-c", "/dev/null", folder]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
