@@ -48,6 +48,7 @@ def given(*what: Any, clock: Clock | None = None) -> Given:
     `given(Order, ItemAdded(…)).when(PlaceOrder(…)).then(OrderPlaced(…))`, or `.rejected("…")`;
     `given(DailyTotal, {"order-1": […], "order-2": […]}).expect([{"day": …, "total": …}])` for any projection, also one that
     is written in SQL or as frames; without a model, `when` takes a function of the lab: for decisions on several streams.
+    `given(ItemAdded(…)).at_version(1).then(sku=…)` for a downcaster; for an upcaster there is `given_stored`.
 
     >>> import eventlab as el
     >>> from eventlab.testing import given
