@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
+from eventlab.errors import InvalidValue
 from eventlab.model.events import event_type
 from eventlab.testing.plugin import Clock
 from eventlab.testing.strategies import commands, events, histories
@@ -117,6 +118,27 @@ def test_histories_keep_the_rules_of_the_model(history: list[Any]) -> None:
 @given(histories(Plot, st.just(FellTree()), max_size=3))
 def test_commands_can_be_given(history: list[Any]) -> None:
     assert history == []
+
+
+def test_what_a_strategy_cannot_draw_is_said() -> None:
+    with pytest.raises(InvalidValue, match="TreePlanted has no field 'sort'"):
+        events(TreePlanted, sort=st.just("elm"))
+    with pytest.raises(InvalidValue, match="is no strategy"):
+        commands(PlantTree, price=el.money(1))  # type: ignore[arg-type]
+
+    @el.aggregate(name="testing_wild")
+    class Wild:
+        trees: int = 0
+
+        def decide(self, command):  # type: ignore[no-untyped-def]
+            return []
+
+        def evolve(self, event: TreeFelled) -> Self:
+            return self
+
+    with pytest.raises(InvalidValue, match="Wild names no commands where it decides") as caught:
+        histories(Wild)
+    assert "histories(Wild, commands(" in caught.value.hint
 
 
 def test_a_clock_stands_until_it_is_moved() -> None:

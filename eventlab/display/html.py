@@ -73,7 +73,9 @@ def register() -> None:
     for kind, draw in drawings.items():
         formatter.for_type(kind, draw)
     # By name: scenarios are loaded by those who test.
+    formatter.for_type_by_name("eventlab.testing.scenario", "Given", given_html)
     formatter.for_type_by_name("eventlab.testing.scenario", "Outcome", outcome_html)
+    formatter.for_type_by_name("eventlab.testing.versions", "Read", read_html)
     here.display_formatter.formatters["text/plain"].for_type(Lab, _print_lab)
 
 
@@ -270,11 +272,22 @@ def runner_html(runner: Runner) -> str:
     return table(f"the loop: {said}", ("name", "", "done", "events", "last error"), rows, right={3}, one_line=True)
 
 
+_SCENARIO: Final = ("", "stream", "what", "what it says")
+
+
+def given_html(done: Any) -> str:
+    """The past of a scenario."""
+    return table(done.named, _SCENARIO, _past(done), whole={0, 1, 2}, one_line=True)
+
+
+def _past(given: Any) -> list[Sequence[Any]]:
+    rows = [("", stream, type(_bare(event)).__name__, payload_text(_bare(event))) for stream, event in given.past]
+    return [("given", *row[1:]) if at == 0 else row for at, row in enumerate(rows or [("", "", "nothing", "")])]
+
+
 def outcome_html(done: Any) -> str:
     """A scenario: what was, what was asked, what came of it, and what that changed."""
-    rows: list[Sequence[Any]] = []
-    for at, (stream, event) in enumerate(done.given.past):
-        rows.append(("given" if at == 0 else "", stream, type(_bare(event)).__name__, payload_text(_bare(event))))
+    rows = _past(done.given)
     named = type(done.command).__name__ if vars(type(done.command)).get("__eventlab_type__") else "a function"
     rows.append(("when", "", named, payload_text(done.command) if named != "a function" else ""))
     if done.rejection is not None:
@@ -284,7 +297,24 @@ def outcome_html(done: Any) -> str:
     if done.rejection is None and not done.appended:
         rows.append(("then", "", "nothing", ""))
     rows += [("", "", name, f"{old!r} → {new!r}") for name, old, new in done.changed]
-    return table("", ("", "stream", "what", "what it says"), rows, whole={0, 1, 2})
+    return table(done.given.named, _SCENARIO, rows, whole={0, 1, 2}, one_line=True)
+
+
+def read_html(done: Any) -> str:
+    """An event read as another version of its type: each field as it was stored and as it is read, or why it cannot be read."""
+    before, after = done.stored, done.fields
+    steps = f", by {', '.join(done.steps)}" if done.steps else ""
+    columns = ["field", f"version {done.schema.version}"]
+    rows: list[Sequence[Any]] = [(name, _value(before, name)) for name in before]
+    if done.failure is None:
+        columns += [f"version {done.version}"]
+        rows = [(name, _value(before, name), _value(after, name)) for name in dict.fromkeys((*before, *after))]
+    read = table(f"{done.kind.name}{steps}", columns, rows, whole={0}, one_line=True)
+    return read + (table("it cannot be read", ("",), [(done.failure.message,)], one_line=True) if done.failure else "")
+
+
+def _value(fields: dict[str, Any], name: str) -> str:
+    return "" if name not in fields else str(fields[name]) if isinstance(fields[name], _PLAIN) else repr(fields[name])
 
 
 def found_html(found: Sequence[Found]) -> str:

@@ -2,6 +2,7 @@
 
 A command is handled by one aggregate in one transaction. Money that goes from one account to another crosses that line on
 purpose: `transfer` reads both accounts, and stores both events or none, unless either account changed in between.
+`tests/domains/test_banking.py` shows the four kinds of test.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple, Self
+
+import polars as pl
 
 import eventlab as el
 from eventlab.commands import Decision
@@ -189,3 +192,17 @@ class Turnover:
             case MoneyWithdrawn(amount=amount):
                 return replace(self, went_out=self.went_out + amount)
         return self
+
+# -- a question ------------------------------------------------------------------------------------------------------------
+
+
+@el.query
+class Overdrawn:
+    """The open accounts that owe the bank, the deepest first; with an owner, only theirs."""
+
+    owner: str | None = None
+
+    def answer(self, lab: el.Lab) -> pl.DataFrame:
+        owing = pl.col("is_open") & (pl.col("balance") < 0)
+        asked = owing if self.owner is None else owing & (pl.col("owner") == self.owner)
+        return lab.table(Account).filter(asked).select("_id", "owner", "balance").sort("balance", "_id")

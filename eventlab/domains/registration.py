@@ -2,9 +2,15 @@
 
 Each decision reads exactly the events that it rests on, picked by their tags, and is stored unless more of them came in
 between. Others call this a dynamic consistency boundary; it needs no aggregate of all members, and no lock.
+`tests/domains/test_registration.py` shows the four kinds of test.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Self
+
+import polars as pl
 
 import eventlab as el
 from eventlab.commands import Decision
@@ -147,3 +153,41 @@ def release(lab: el.Lab, course: str, student: str, *, attempts: int = 10) -> Ap
 
     about = el.events(SeatReserved, SeatReleased) & el.tag(course=course) & el.tag(student=student)
     return lab.decide(about, decide, attempts=attempts)
+
+
+# -- a read model and a question -------------------------------------------------------------------------------------------
+
+
+@el.projection
+class CourseRoll:
+    """Who sits in a course, and how many seats it has; it is looked at, and no decision rests on it."""
+
+    seats: int = 0
+    students: frozenset[str] = frozenset()
+
+    @staticmethod
+    def key(event: CourseOffered | SeatReserved | SeatReleased) -> str:
+        return event.course
+
+    def evolve(self, event: CourseOffered | SeatReserved | SeatReleased) -> Self:
+        match event:
+            case CourseOffered(seats=seats):
+                return replace(self, seats=seats)
+            case SeatReserved(student=student):
+                return replace(self, students=self.students | {student})
+            case SeatReleased(student=student):
+                return replace(self, students=self.students - {student})
+        return self
+
+
+@el.query
+class FreeCourses:
+    """The courses with a seat left for a student, the emptiest first."""
+
+    student: str
+
+    def answer(self, lab: el.Lab) -> pl.DataFrame:
+        left = pl.col("seats") - pl.col("students").list.len().cast(pl.Int64)
+        mine = pl.col("students").list.contains(self.student)
+        rolls = lab.table(CourseRoll).with_columns(left=left).filter((pl.col("left") > 0) & ~mine)
+        return rolls.select("_id", "left").sort("left", "_id", descending=[True, False])

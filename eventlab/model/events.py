@@ -236,8 +236,9 @@ def upcast(cls: type[Any], *, from_version: int) -> Callable[[F], F]:
     """A step from an older schema version of an event to the next: takes the old payload, gives the fields of the new one.
 
     `old.sku` and `old["sku"]` are plain values; what is given is checked like an event that is appended. Steps chain, from
-    version 1 to 2 to 3; a version that only gained fields with defaults needs none. A step that renames, keeps and adds
-    constants is lifted with the fold; any other runs in Python for the events of its version.
+    version 1 to 2 to 3; a version that only gained fields with defaults needs none. A step is lifted with the fold, also where
+    it computes; what is not read, such as a loop or a computed name, runs in Python for the events of its version, and
+    `lab.explain(Model)` names the line. `eventlab.testing.given_stored` tests it.
 
     >>> @event(version=2)
     ... class PriceNamed:

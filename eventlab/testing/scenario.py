@@ -10,15 +10,29 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from eventlab.errors import InvalidValue, ModelError, Rejected
 from eventlab.lab import Clock, Lab, scratch
-from eventlab.model.events import New, command_type, event_type
+from eventlab.model.events import command_type
 from eventlab.model.models import Model, model_of
 from eventlab.projections.handmade import Handmade
+from eventlab.testing.versions import Read, read_back
+from eventlab.testing.words import (
+    agrees,
+    check_event,
+    differences,
+    each,
+    is_model,
+    named_values,
+    normal,
+    reason_text,
+    text_of,
+    told,
+    unlike,
+)
 
 #: When everything in a scenario happens, unless a clock is given.
 NOON: Final = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
@@ -34,6 +48,7 @@ def given(*what: Any, clock: Clock | None = None) -> Given:
     `given(Order, ItemAdded(…)).when(PlaceOrder(…)).then(OrderPlaced(…))`, or `.rejected("…")`;
     `given(DailyTotal, {"order-1": […], "order-2": […]}).expect([{"day": …, "total": …}])` for any projection, also one that
     is written in SQL or as frames; without a model, `when` takes a function of the lab: for decisions on several streams.
+    `given(ItemAdded(…)).at_version(1).then(sku=…)` for a downcaster; for an upcaster there is `given_stored`.
 
     >>> import eventlab as el
     >>> from eventlab.testing import given
@@ -57,7 +72,7 @@ def given(*what: Any, clock: Clock | None = None) -> Given:
     """
     model: Any = None
     listed = list(what)
-    if listed and (isinstance(listed[0], Handmade) or _is_model(listed[0])):
+    if listed and (isinstance(listed[0], Handmade) or is_model(listed[0])):
         model = listed.pop(0)
     return Given(model, tuple(_pairs(model, listed)), clock or (lambda: NOON))
 
@@ -72,8 +87,13 @@ class Given:
 
     def __repr__(self) -> str:
         several = len({stream for stream, _ in self.past}) > 1
-        lines = [f"{stream}: {_event(event)}" if several else _event(event) for stream, event in self.past]
-        return "\n".join(_told("given", _named(self.model), lines))
+        lines = [f"{stream}: {text_of(event)}" if several else text_of(event) for stream, event in self.past]
+        return "\n".join(told("given", self.named, lines))
+
+    @property
+    def named(self) -> str:
+        """The name of the model or projection; of none, nothing."""
+        return "" if self.model is None else self.model.name if isinstance(self.model, Handmade) else self.model.__name__
 
     def when(self, what: Any) -> Outcome:
         """Let the model decide on a command; or let a function do what it does with the lab.
@@ -87,6 +107,8 @@ class Given:
                 if of is None:
                     raise InvalidValue("a command is for an aggregate", hint="given(Order, …).when(AddItem(…))")
                 before = lab.load(of.cls, ID)
+            elif isinstance(what, type):
+                raise InvalidValue(f"when takes a command, and {what.__name__} is a class", hint=f"when({what.__name__}(…))")
             elif not callable(what):
                 raise InvalidValue(f"when({what!r}) takes a command, or a function of the lab", hint="its class: @el.command")
             rejection = None
@@ -100,6 +122,15 @@ class Given:
             after = lab.load(of.cls, ID) if of is not None else None
             found = tuple((event.stream, event.data) for event in lab.read(after=head))
         return Outcome(self, what, found, rejection, before, after)
+
+    def at_version(self, version: int) -> Read:
+        """The given event as a reader of an older version of its type sees it, by its `@el.downcast` steps.
+
+        `given(ItemAdded("hat", 2, "EUR")).at_version(1).then(sku="hat", quantity=2)`, or `.fails("no step back")`.
+        """
+        if self.model is not None or len(self.past) != 1:
+            raise InvalidValue("at_version is about one event", hint="given(ItemAdded(…)).at_version(1).then(sku=…)")
+        return read_back(self.past[0][1], version)
 
     def expect(self, rows: Iterable[Mapping[str, Any]] | pl.DataFrame | Mapping[Any, Any]) -> Given:
         """These rows, and no others, are the table of the model or projection then; in any order.
@@ -122,6 +153,16 @@ class Given:
             return lab.table(model)
 
     # -- inside
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("then", "then_nothing", "rejected", "state"):
+                raise InvalidValue(
+                    f"nothing was asked for yet, so there is nothing for {name} to look at",
+                    hint=f"given(…).when(…).{name}(…); of an old version: given_stored(…).then(…)",
+                )
+            raise AttributeError(f"given(…) has no {name!r}")
 
     def _lab(self) -> Lab:
         lab = scratch(clock=self.clock, seed=0)
@@ -167,8 +208,8 @@ class Outcome:
         return tuple(event for _, event in self.appended)
 
     def __repr__(self) -> str:
-        answer = [f"rejected: {self.rejection.message}"] if self.rejection else [_event(event) for event in self.events]
-        lines = [repr(self.given), *_told("when", "", [_event(self.command)]), *_told("then", "", answer or ["nothing"])]
+        answer = [f"rejected: {self.rejection.message}"] if self.rejection else [text_of(event) for event in self.events]
+        lines = [repr(self.given), *told("when", "", [text_of(self.command)]), *told("then", "", answer or ["nothing"])]
         lines += [f"        {name}: {old!r} → {new!r}" for name, old, new in self.changed]
         return "\n".join(lines)
 
@@ -177,7 +218,7 @@ class Outcome:
         """The fields of the state that differ: name, before, after."""
         if self.before is None or self.after is None:
             return ()
-        return tuple(_differences(self.before, self.after))
+        return tuple(differences(self.before, self.after))
 
     def then(self, *events: Any) -> Outcome:
         """These events were appended, in this order, and no others; none at all: nothing happened.
@@ -185,107 +226,66 @@ class Outcome:
         A mapping of streams to events says also where.
         """
         __tracebackhide__ = True
+        where = events[0] if len(events) == 1 and isinstance(events[0], Mapping) else None
+        if where is not None:
+            wanted = {stream: [normal(event, "then") for event in each(part)] for stream, part in where.items()}
+            lines = [f"- {stream}: {text_of(event)}" for stream, listed in wanted.items() for event in listed]
+        else:
+            expected = [normal(event, "then") for event in each(events)]
+            lines = [f"- {text_of(event)}" for event in expected]
         if self.rejection is not None:
-            self._fail(f"it was rejected: {self.rejection.message}", [f"- {_event(event)}" for event in _flat(events)])
-        if len(events) == 1 and isinstance(events[0], Mapping):
-            where: dict[str, list[Any]] = {}
+            self._fail(f"it was rejected: {self.rejection.message}", lines)
+        if where is not None:
+            came: dict[str, list[Any]] = {}
             for stream, event in self.appended:
-                where.setdefault(stream, []).append(event)
-            wanted = {stream: [_normal(event) for event in listed] for stream, listed in events[0].items()}
-            if where != wanted:
-                found = [f"+ {stream}: {_event(event)}" for stream, event in self.appended]
-                self._fail("it appended otherwise",
-                           [f"- {stream}: {_event(e)}" for stream, listed in wanted.items() for e in listed] + found)  # fmt: skip
-            return self
-        expected = [_normal(event) for event in events]
-        if list(self.events) != expected:
-            self._fail("it answered otherwise", _unlike(expected, self.events))
+                came.setdefault(stream, []).append(event)
+            if came != {stream: listed for stream, listed in wanted.items() if listed}:
+                self._fail("it appended otherwise", lines + [f"+ {stream}: {text_of(e)}" for stream, e in self.appended])
+        elif list(self.events) != expected:
+            self._fail("it answered otherwise", unlike(expected, self.events))
         return self
 
-    def rejected(self, reason: str | None = None) -> Outcome:
-        """The command was rejected, and the reason says this (a regular expression that is found in it)."""
+    def rejected(self, reason: str | re.Pattern[str] | Rejected | type[Rejected] | None = None) -> Outcome:
+        """The command was rejected, and the reason says this: a regular expression that is found in it, or a `Rejected`."""
         __tracebackhide__ = True
         if self.rejection is None:
-            self._fail("it was not rejected", [f"+ {_event(event)}" for event in self.events] or ["+ nothing happened"])
-        elif reason is not None and not re.search(reason, self.rejection.message):
-            self._fail("it was rejected for another reason", [f"- {reason}", f"+ {self.rejection.message}"])
+            self._fail("it was not rejected", [f"+ {text_of(event)}" for event in self.events] or ["+ nothing happened"])
+        elif not agrees(reason, self.rejection, "rejected"):
+            self._fail("it was rejected for another reason", [f"- {reason_text(reason)}", f"+ {self.rejection.message}"])
         return self
 
     def then_nothing(self) -> Outcome:
         """Nothing was appended, rejected or not."""
         __tracebackhide__ = True
         if self.appended:
-            self._fail("something was appended", [f"+ {_event(event)}" for event in self.events])
+            self._fail("something was appended", [f"+ {text_of(event)}" for event in self.events])
         return self
 
     def state(self, expected: Any = None, /, **values: Any) -> Outcome:
-        """The state after it is this one, or has these values."""
+        """The state after it is this one, or has these values: a state, a mapping, or fields by their names."""
         __tracebackhide__ = True
         if self.after is None:
             raise InvalidValue("only an aggregate has a state", hint="given(Order, …).when(…).then(…).state(status='placed')")
+        if isinstance(expected, Mapping):
+            values = {**expected, **values}
+        elif is_dataclass(expected) and not isinstance(expected, type):
+            values = {of.name: getattr(expected, of.name) for of in fields(expected)} | values
+        elif expected is not None:
+            raise InvalidValue(f"state({expected!r}) takes a state or its fields", hint="state(status='placed')")
         known = {of.name for of in fields(self.after)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise InvalidValue(f"{type(self.after).__name__} has no field {unknown[0]!r}", hint=f"its fields: {sorted(known)}")
-        wanted = {} if expected is None else {of.name: getattr(expected, of.name) for of in fields(expected)}
-        wanted |= values
-        wrong = [name for name, value in wanted.items() if getattr(self.after, name) != value]
+        wrong = [name for name, value in values.items() if getattr(self.after, name) != value]
         if wrong:
-            lines = [f"  {name}: expected {wanted[name]!r}, got {getattr(self.after, name)!r}" for name in wrong]
+            lines = [f"  {name}: expected {values[name]!r}, got {getattr(self.after, name)!r}" for name in wrong]
             self._fail("the state after it is another", lines)
         return self
 
     def _fail(self, why: str, lines: Sequence[str]) -> None:
         __tracebackhide__ = True
-        told = [why, repr(self.given), *_told("when", "", [_event(self.command)]), *_told("then", "", lines)]
-        raise AssertionError("\n".join(told))
-
-
-# -- telling ---------------------------------------------------------------------------------------------------------------
-
-
-def _told(word: str, first: str, lines: Sequence[str]) -> list[str]:
-    listed = [*([first] if first else []), *lines] or [""]
-    return [f"  {word if i == 0 else '':<6}{line}".rstrip() for i, line in enumerate(listed)]
-
-
-def _named(model: Any) -> str:
-    return "" if model is None else model.name if isinstance(model, Handmade) else model.__name__
-
-
-def _event(event: Any) -> str:
-    plain = event.event if isinstance(event, New) else event
-    if callable(plain):
-        name = getattr(plain, "__name__", "<lambda>")
-        return "what the function does" if name == "<lambda>" else f"{name}(lab)"
-    return repr(plain)
-
-
-def _differences(before: Any, after: Any) -> Iterable[tuple[str, Any, Any]]:
-    for of in fields(after):
-        old, new = getattr(before, of.name), getattr(after, of.name)
-        if old != new:
-            yield of.name, old, new
-
-
-def _unlike(expected: Sequence[Any], found: Sequence[Any]) -> list[str]:
-    """Lines of what was expected and what came, event by event; of the same type also field by field."""
-    lines: list[str] = []
-    for at in range(max(len(expected), len(found))):
-        wanted = expected[at] if at < len(expected) else None
-        came = found[at] if at < len(found) else None
-        if wanted == came and type(wanted) is type(came):
-            lines.append(f"  {_event(wanted)}")
-            continue
-        lines += [f"- {_event(wanted)}"] if at < len(expected) else []
-        lines += [f"+ {_event(came)}"] if at < len(found) else []
-        if type(wanted) is type(came) and is_dataclass(wanted):
-            lines += [f"    {name}: expected {old!r}, got {new!r}" for name, old, new in _differences(wanted, came)]
-    return lines or ["  nothing"]
-
-
-def _flat(events: Sequence[Any]) -> list[Any]:
-    return [e for of in events for e in ([x for listed in of.values() for x in listed] if isinstance(of, Mapping) else [of])]
+        asked = told("when", "", [text_of(self.command)])
+        raise AssertionError("\n".join([why, repr(self.given), *asked, *told("then", "", lines)]))
 
 
 # -- rows ------------------------------------------------------------------------------------------------------------------
@@ -296,13 +296,16 @@ def _rows(rows: Any) -> list[dict[str, Any]]:
         return rows.to_dicts()
     if isinstance(rows, Mapping):
         return [{"_id": key, **(dict(value) if isinstance(value, Mapping) else _fields(value))} for key, value in rows.items()]
-    listed = list(rows)
+    listed = list(rows) if isinstance(rows, Iterable) else [rows]
     if not all(isinstance(row, Mapping) for row in listed):
         raise InvalidValue("expected rows are mappings of columns to values", hint="expect([{'_id': 'UA', 'flights': 2}])")
     return [dict(row) for row in listed]
 
 
 def _fields(state: Any) -> dict[str, Any]:
+    if not is_dataclass(state):
+        hint = "expect({'UA': {'flights': 2}})"
+        raise InvalidValue(f"expect takes a state or fields for each key, and not {state!r}", hint=hint)
     return {of.name: getattr(state, of.name) for of in fields(state)}
 
 
@@ -324,9 +327,9 @@ def _compare(given: Given, how: str, wanted: list[dict[str, Any]], frame: pl.Dat
     if lacking or left:
         shown = {name for names in named for name in names} or set(frame.columns)
         others = [{name: value for name, value in row.items() if name in shown} for row in left]
-        lines = [*(f"- {_row(row)}" for row in lacking), *(f"+ {_row(row)}" for row in others)]
+        lines = [*(f"- {named_values(row)}" for row in lacking), *(f"+ {named_values(row)}" for row in others)]
         way = f" ({how})" if how else ""
-        raise AssertionError("\n".join([f"the rows are others{way}", repr(given), *_told("rows", "", lines)]))
+        raise AssertionError("\n".join([f"the rows are others{way}", repr(given), *told("rows", "", lines)]))
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,21 +345,7 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: of(value) for name, value in row.items()}
 
 
-def _row(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in row.items())
-
-
 # -- what is given ---------------------------------------------------------------------------------------------------------
-
-
-def _is_model(what: Any) -> bool:
-    if not isinstance(what, type):
-        return False
-    try:
-        model_of(what)
-    except ModelError:
-        return False
-    return True
 
 
 def _is_command(what: Any) -> bool:
@@ -367,25 +356,14 @@ def _is_command(what: Any) -> bool:
     return True
 
 
-def _normal(event: Any) -> Any:
-    plain = event.event if isinstance(event, New) else event
-    return event_type(type(plain)).normal(plain)
-
-
-def _pairs(model: Any, listed: Sequence[Any]) -> Iterable[tuple[str, Any]]:
+def _pairs(model: Any, listed: Iterable[Any]) -> Iterable[tuple[str, Any]]:
     """The given events with their streams, in their order."""
     category = "given"
     if model is not None and not isinstance(model, Handmade) and (of := model_of(model)).category is not None:
         category = of.category or category
-    for part in listed:
-        if isinstance(part, Mapping):
-            for stream, events in part.items():
-                yield from ((stream, event) for event in events)
-        elif isinstance(part, (list, tuple)):
-            yield from _pairs(model, part)
-        else:
-            plain = part.event if isinstance(part, New) else part
-            event_type(type(plain))
-            yield f"{category}-{ID}", part
-
-
+    for part in each(listed):
+        streams = part.items() if isinstance(part, Mapping) else [(f"{category}-{ID}", part)]
+        for stream, events in streams:
+            for event in each(events):
+                check_event(event, "given")
+                yield stream, event

@@ -19,7 +19,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from eventlab import commands as handling
-from eventlab.errors import EventlabError, Rejected
+from eventlab.errors import EventlabError, InvalidValue, Rejected
 from eventlab.model.events import command_type, event_type
 from eventlab.model.models import model_of
 from eventlab.model.schema import Schema
@@ -75,12 +75,22 @@ def events(cls: type[Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrateg
 
     Values are as hostile as the types permit: a rule that should hold of them is written as a strategy.
     """
-    return st.builds(cls, **{name: fields.get(name, of_type(kind)) for name, kind in event_type(cls).fields})
+    return _built(cls, event_type(cls).fields, fields)
 
 
 def commands(cls: type[Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Commands of a class, with any values that its types allow; `fields` are strategies for some of them."""
-    return st.builds(cls, **{name: fields.get(name, of_type(kind)) for name, kind in command_type(cls).fields})
+    return _built(cls, command_type(cls).fields, fields)
+
+
+def _built(cls: type[Any], kinds: Sequence[tuple[str, FieldType]], fields: dict[str, Any]) -> st.SearchStrategy[Any]:
+    known = [name for name, _ in kinds]
+    for name, drawn in fields.items():
+        if name not in known:
+            raise InvalidValue(f"{cls.__name__} has no field {name!r}", hint=f"its fields: {', '.join(known) or 'none'}")
+        if not isinstance(drawn, st.SearchStrategy):
+            raise InvalidValue(f"{name}={drawn!r} is no strategy to draw values from", hint=f"{name}=st.just({drawn!r})")
+    return st.builds(cls, **{name: fields[name] if name in fields else of_type(kind) for name, kind in kinds})
 
 
 def histories(
@@ -92,7 +102,14 @@ def histories(
     """
     of = model_of(model)
     if given is None:
-        given = st.one_of([commands(cls) for cls in of._resolve_decides() or ()])
+        listed = of._resolve_decides()
+        if not listed:
+            name, says = model.__name__, "has no decide" if of.decide is None else "names no commands where it decides"
+            raise InvalidValue(
+                f"histories draws commands, and {name} {says}",
+                hint=f"def decide(self, command: Add | Drop); or histories({name}, commands(Add) | commands(Drop))",
+            )
+        given = st.one_of([commands(cls) for cls in listed])
 
     def history(asked: list[Any]) -> list[Any]:
         state, found = of.initial, []

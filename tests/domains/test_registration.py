@@ -1,7 +1,12 @@
-"""Rules across streams: an address is used once, a course has so many seats; processes that race do not break them."""
+"""Rules across streams: an address is used once, a course has so many seats; processes that race do not break them.
+
+The four kinds of test: each decision by itself, a store on disk with processes that race, a scenario from the first decision
+to the answer, and replay.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -14,7 +19,9 @@ from processes import ended, started
 import eventlab as el
 from eventlab.domains.registration import (
     CourseOffered,
+    CourseRoll,
     EmailChanged,
+    FreeCourses,
     MemberRegistered,
     SeatReleased,
     SeatReserved,
@@ -26,6 +33,8 @@ from eventlab.domains.registration import (
 )
 from eventlab.errors import Conflict, Rejected
 from eventlab.testing import given
+
+# -- the decisions ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_address_is_used_once() -> None:
@@ -62,6 +71,11 @@ def test_a_course_has_so_many_seats_and_a_student_so_many_courses() -> None:
     given(busy).when(lambda lab: book(lab, "c0", "s1")).rejected("takes 5 courses")
 
 
+def test_the_roll_of_a_course() -> None:
+    past = {"course-c1": [CourseOffered("c1", 2), SeatReserved("c1", "s1"), SeatReserved("c1", "s2"), SeatReleased("c1", "s1")]}
+    given(CourseRoll, past).expect([{"_id": "c1", "seats": 2, "students": {"s2"}}])
+
+
 def test_a_course_is_offered_once() -> None:
     with el.scratch() as lab:
         offer(lab, "c1", 30)
@@ -69,7 +83,10 @@ def test_a_course_is_offered_once() -> None:
             offer(lab, "c1", 31)
 
 
-@drawn(st.lists(st.tuples(st.sampled_from(["book", "release"]), st.sampled_from("ab"), st.sampled_from("xyz")), max_size=30))
+STEPS = st.lists(st.tuples(st.sampled_from(["book", "release"]), st.sampled_from("ab"), st.sampled_from("xyz")), max_size=30)
+
+
+@drawn(STEPS)
 @settings(max_examples=40, deadline=None)
 def test_no_history_breaks_the_rules(steps: list[tuple[str, str, str]]) -> None:
     taken: set[tuple[str, str]] = set()
@@ -89,6 +106,9 @@ def test_no_history_breaks_the_rules(steps: list[tuple[str, str, str]]) -> None:
                 (taken.add if verb == "book" else taken.discard)((course, student))
 
 
+# -- integration: a store on disk, and processes that race -----------------------------------------------------------------
+
+
 def take_a_seat(path: str, student: str) -> None:
     """In a process of its own: exit code 0 with a seat, 1 without."""
     with el.open(path, maintain=False) as lab:
@@ -105,3 +125,41 @@ def test_of_processes_that_race_for_the_last_seats_as_many_win_as_there_are_seat
     assert sorted(ended([started(take_a_seat, path, f"s{n}") for n in range(6)])) == [0, 0, 0, 1, 1, 1]
     with el.open(path) as lab:
         assert len(lab.read(el.events(SeatReserved))) == 3
+
+
+# -- a scenario: from the first decision to the answer ---------------------------------------------------------------------
+
+
+def test_from_the_first_member_to_the_courses_with_a_seat_left() -> None:
+    with el.scratch() as lab:
+        register(lab, "s1", "ann@example.org", "Ann")
+        for course, seats in (("c1", 1), ("c2", 3), ("c3", 2)):
+            offer(lab, course, seats)
+        book(lab, "c1", "s1")
+        full = book(lab, "c2", "s1")
+        assert lab.ask(FreeCourses("s1"), at_least=full).rows() == [("c3", 2)]
+        assert lab.ask(FreeCourses("s2")).rows() == [("c2", 2), ("c3", 2)]
+        with pytest.raises(Rejected, match="the course c1 is full"):
+            book(lab, "c1", "s2")
+        free = release(lab, "c1", "s1")
+        assert lab.ask(FreeCourses("s2"), at_least=free)["_id"].to_list() == ["c2", "c3", "c1"]
+        assert lab.at(position=full.positions[-1]).ask(FreeCourses("s2"))["_id"].to_list() == ["c2", "c3"]
+
+
+# -- replay: every way to fold gives the same, for any history -------------------------------------------------------------
+
+
+@drawn(STEPS)
+@settings(max_examples=25, deadline=None)
+def test_whatever_is_booked_every_way_to_fold_gives_the_same(steps: list[tuple[str, str, str]]) -> None:
+    with el.scratch() as lab:
+        offer(lab, "a", 2)
+        offer(lab, "b", 1)
+        for verb, course, student in steps:
+            with contextlib.suppress(Rejected):
+                (book if verb == "book" else release)(lab, course, student)
+        rows = lab.table(CourseRoll, engine="rows")
+        assert lab.table(CourseRoll).equals(rows)
+        assert lab.versions(CourseRoll).group_by("_id", maintain_order=True).last().select(rows.columns).equals(rows)
+        for row in rows.rows(named=True):
+            assert len(row["students"]) <= row["seats"]
