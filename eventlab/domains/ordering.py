@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import polars as pl
+from annotated_types import Ge
 
 import eventlab as el
 
@@ -78,7 +79,7 @@ class AddProduct:
     """Put a product in the order."""
 
     sku: str
-    quantity: int
+    quantity: Annotated[int, Ge(1)]
     unit_price: el.Money
     currency: str = "EUR"
 
@@ -139,8 +140,6 @@ class Order:
         match command:
             case AddProduct(sku=sku, quantity=quantity, unit_price=price, currency=currency):
                 self._only("draft", "take another product")
-                if quantity < 1:
-                    raise el.Rejected(f"a line has at least one piece, and this has {quantity}")
                 if sku in self.lines:
                     raise el.Rejected(f"{sku} is in the order already: drop it first")
                 if self.currency not in (None, currency):

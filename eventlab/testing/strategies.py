@@ -9,13 +9,16 @@ quotes, newlines, NUL and letters outside the first plane, empty and nested list
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import functools
 import json
 import uuid
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, Final
 
+from annotated_types import MaxLen, MinLen
 from hypothesis import strategies as st
 
 from eventlab import commands as handling
@@ -33,6 +36,7 @@ from eventlab.model.types import (
     FieldType,
     Leaf,
     Record,
+    broken,
     record_parts,
 )
 from eventlab.store.base import Draft
@@ -132,9 +136,31 @@ def of_type(kind: FieldType) -> st.SearchStrategy[Any]:
         found = st.sampled_from(list(kind.members.values()))
     elif isinstance(kind, Record):
         found = st.builds(kind.cls, **{name: of_type(of) for name, of in kind.fields})
+    elif kind.limits:
+        found = _within(kind).filter(lambda value: not any(broken(limit, value) for limit in kind.limits))
     else:
         found = values(kind.tag).filter(lambda stored: _fits(kind, stored)).map(kind.decode)
     return st.none() | found if kind.nullable else found
+
+
+def _within(kind: FieldType) -> st.SearchStrategy[Any]:
+    """Values of a type that are most often within its limits; those that are not are filtered."""
+    plain = dataclasses.replace(kind, limits=(), nullable=False)
+    bounds = {name: getattr(of, name) for of in kind.limits for name in ("ge", "gt", "le", "lt") if hasattr(of, name)}
+    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    least = max((of.min_length for of in kind.limits if isinstance(of, MinLen)), default=0)
+    most = min((of.max_length for of in kind.limits if isinstance(of, MaxLen)), default=least + 20)
+    if kind.tag == "s":
+        return st.text(st.characters(exclude_categories=["Cs"]), min_size=least, max_size=most)
+    if kind.tag == "i64":
+        return st.integers(INT64_MIN if low is None else int(low), INT64_MAX if high is None else int(high))
+    if kind.tag == "f64":
+        return st.floats(low, high, allow_nan=False, allow_infinity=False)
+    if kind.tag[0] == "d" and "_" in kind.tag:
+        digits, places = map(int, kind.tag[1:].split("_"))
+        edge = Decimal(10**digits - 1).scaleb(-places)
+        return st.decimals(-edge if low is None else low, edge if high is None else high, places=places)
+    return of_type(plain)
 
 
 def _fits(kind: FieldType, stored: Any) -> bool:

@@ -97,7 +97,8 @@ def test_commands_are_measured_and_both_sides_answer_alike(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("program", "more"), [(TEMPORAL, ["--turns", "1"]), (DISCOVERY, ["--turns", "1"]), (CHECKING, ["--events", "1200", "--turns", "1"])],
+    ("program", "more"),
+    [(TEMPORAL, ["--turns", "1"]), (DISCOVERY, ["--turns", "1"]), (CHECKING, ["--events", "1200", "--turns", "1"])],
     ids=["temporal", "discovery", "checking"],
 )  # fmt: skip
 def test_what_is_compared_gives_the_same_answers(program: Path, more: list[str]) -> None:

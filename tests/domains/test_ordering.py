@@ -31,6 +31,7 @@ from eventlab.domains.ordering import (
     WithdrawOrder,
     takings,
 )
+from eventlab.errors import InvalidValue
 from eventlab.testing import given, given_stored
 
 HAT = ProductAdded("hat", 2, el.money("9.50"), "EUR")
@@ -52,7 +53,6 @@ def test_a_draft_takes_products() -> None:
 @pytest.mark.parametrize(
     ("past", "command", "reason"),
     [
-        ([], AddProduct("hat", 0, el.money(1)), "at least one piece"),
         ([HAT], AddProduct("hat", 1, el.money(1)), "in the order already"),
         ([HAT], AddProduct("tie", 1, el.money(1), "CHF"), "is in EUR, and tie costs CHF"),
         ([], DropProduct("hat"), "no hat in the order"),
@@ -67,6 +67,11 @@ def test_a_draft_takes_products() -> None:
 )
 def test_what_an_order_refuses(past: list[Any], command: Any, reason: str) -> None:
     given(Order, past).when(command).rejected(reason).then_nothing()
+
+
+def test_a_line_has_at_least_one_piece() -> None:
+    with pytest.raises(InvalidValue, match=r"AddProduct\.quantity is 0 .* at least 1"):
+        given(Order).when(AddProduct("hat", 0, el.money(1)))
 
 
 def test_an_order_is_submitted_paid_and_dispatched() -> None:

@@ -11,11 +11,13 @@ from typing import Annotated, Any, Self
 import polars as pl
 import pytest
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MaxLen, MinLen, MultipleOf, Predicate, Unit
+from hypothesis import given
 
 import eventlab as el
 from eventlab.errors import IngestRefused, InvalidValue, ModelError, UpcastFailed
 from eventlab.model.events import event_type
 from eventlab.model.types import field_type, limited
+from eventlab.testing.strategies import commands, events
 
 
 @dataclass(frozen=True)
@@ -141,3 +143,9 @@ def test_every_limit_and_what_is_none() -> None:
     assert field_type(Annotated[dt.timedelta, Ge(dt.timedelta(0))] | None, "it").encode(None, "it") is None
     with pytest.raises(ModelError, match="the limits of a dataclass stand at its fields"):
         field_type(Annotated[Weight, Ge(1)], "it")
+
+
+@given(commands(SellCrate), events(CrateSold))
+def test_strategies_stay_within_them(command: SellCrate, event: CrateSold) -> None:
+    assert 0 < command.count <= 10
+    event_type(CrateSold).encode(event)
