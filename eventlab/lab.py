@@ -315,8 +315,12 @@ class Lab(Prover):
         """
         if self._looked_at == EVENTS.generation:
             return
-        self._looked_at = EVENTS.generation
-        for text in warnings_of(self._store.cut().schemas.values()):
+        texts: list[str] = []
+        generation = EVENTS.generation
+        with contextlib.suppress(Exception):  # what cannot be looked at says so where it is read
+            texts = warnings_of(self._store.cut().schemas.values())
+            self._looked_at = generation
+        for text in texts:
             if text not in self._warned:
                 self._warned.add(text)
                 warnings.warn(text, SchemaWarning, stacklevel=_outside())

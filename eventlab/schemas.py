@@ -72,6 +72,7 @@ def check_schemas(
     found: list[SchemaFinding] = []
     for name, schemas in sorted(versions.items()):
         here = known.get(name, [])
+        here = [kind for kind in here if kind.version == max(of.version for of in here)]
         if len(here) != 1:
             last, classes = max(schema.version for schema in schemas), f"{len(here)} classes are stored under that name"
             found.append(
