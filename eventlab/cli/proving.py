@@ -132,7 +132,7 @@ def schema_command(given: argparse.Namespace, console: Console) -> int:
             shown(frame, given, console, "no stored type has a class here")
             changed = int(frame["new_nulls"].sum()) + int(frame["lost"].sum())
             if changed and not given.strict:
-                say(console, f"{many(changed, 'value')} newly None or lost; --strict fails on that")
+                say(console, f"{many(changed, 'value')} are newly None or lost; --strict fails on that")
             return 1 if frame["failed"].sum() or (given.strict and changed) else 0
         findings_ = lab.check_schemas()
         if given.json:
