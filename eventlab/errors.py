@@ -152,7 +152,7 @@ class EvolveFailed(ModelError):
 
 
 class UpcastFailed(ModelError):
-    """An `@el.upcast` function raised, or gave what its event does not take."""
+    """An `@el.upcast` or `@el.downcast` function raised, or gave what its version of the event does not take."""
 
 
 class UnknownValue(ModelError):

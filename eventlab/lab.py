@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import sys
 import uuid
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +19,7 @@ from eventlab.errors import InvalidValue, ReadOnly, Unsupported
 from eventlab.integration import ingest as ingesting
 from eventlab.integration.copying import Copied, Transform, copy, refuse_all
 from eventlab.integration.export import Exported, export
-from eventlab.model.events import event_type
+from eventlab.model.events import EVENTS, event_type
 from eventlab.model.filters import EVERYTHING, Filter, category
 from eventlab.model.ids import seeded
 from eventlab.model.meta import DEFAULT_TENANT, Context, context, current_context
@@ -27,9 +29,9 @@ from eventlab.model.types import moment_us
 from eventlab.projections.consumers import CONSUMERS
 from eventlab.projections.runner import Runner
 from eventlab.proving import Prover
-from eventlab.schemas import SchemaFinding, check_schemas, dry_run
+from eventlab.schemas import SchemaFinding, SchemaWarning, check_schemas, dry_run, sampler_of, warnings_of
 from eventlab.store.backup import BackedUp, backup
-from eventlab.store.base import ALL, Snapshot, Store, Tenant
+from eventlab.store.base import ALL, Cut, Draft, Snapshot, Store, Tenant
 from eventlab.store.compact import Compacted
 from eventlab.store.disk import DiskStore, open_store
 from eventlab.store.maintain import LARGE_INGEST, POLICY, Policy, maintenance_of
@@ -64,6 +66,9 @@ class Lab(Prover):
         self.path = path
         self._closed = False
         self._runners: list[Runner] = []
+        #: Up to which class of this process the stored schemas were looked at, and what was said of them.
+        self._looked_at = -1
+        self._warned: set[str] = set()
 
     def __repr__(self) -> str:
         where = str(self.path) if self.path is not None else "in memory"
@@ -182,6 +187,8 @@ class Lab(Prover):
             raise InvalidValue(f"recorded_at={recorded_at!r}", hint="'keep' the times of record, or 'now'")
         if to.read_only:
             raise ReadOnly("the other lab only reads", hint="open the store where it can be written")
+        if transform is not None and not callable(transform):
+            raise InvalidValue(f"transform={transform!r} is no function", hint="transform=lambda event: … takes each event")
         self.read(filter, limit=0)
         cut, until = self._at()
         bar = self._progress(f"copy to {to}", until)
@@ -256,13 +263,15 @@ class Lab(Prover):
     def check_schemas(self) -> list[SchemaFinding]:
         """What of the stored schemas the classes of this process cannot read, or would read otherwise than one may think.
 
-        Empty is praise. It looks at no event: `dry_run` does.
+        Empty is praise. An "error" cannot be read, a "question" is whether a field was renamed. It looks at one event of each
+        version that has upcasters; `dry_run` looks at all.
         """
-        return check_schemas(self._store.cut().schemas.values())
+        cut = self._store.cut()
+        return check_schemas(cut.schemas.values(), sampler=sampler_of(cut, self._tenant))
 
     def dry_run(self, *types: type[Any]) -> pl.DataFrame:
-        """Bring every stored event to its class of today, and throw it away: rows, failures and new nulls by type and version,
-        with examples of what fails. Nothing is changed; of these types, or of all.
+        """Bring every stored event to its class of today, and throw it away: rows, failures, new nulls and lost values by type
+        and version, with examples of each. Nothing is changed; of these types, or of all.
         """
         bar = self._progress("dry run", self.head)
         try:
@@ -291,6 +300,31 @@ class Lab(Prover):
 
     # -- inside
 
+    def _at(self) -> tuple[Cut, int]:
+        self._warn_of_schemas()
+        return super()._at()
+
+    def _drafts(self, *given: Any, **named: Any) -> tuple[list[Draft], bool]:
+        self._warn_of_schemas()
+        return super()._drafts(*given, **named)
+
+    def _warn_of_schemas(self) -> None:
+        """Say which stored versions cannot be read here, where a class was defined since it was looked at.
+
+        No error: such a store can be browsed, and its other types read.
+        """
+        if self._looked_at == EVENTS.generation:
+            return
+        texts: list[str] = []
+        generation = EVENTS.generation
+        with contextlib.suppress(Exception):  # what cannot be looked at says so where it is read
+            texts = warnings_of(self._store.cut().schemas.values())
+            self._looked_at = generation
+        for text in texts:
+            if text not in self._warned:
+                self._warned.add(text)
+                warnings.warn(text, SchemaWarning, stacklevel=_outside())
+
     def _keep_snapshot(self, model: Model, stream: str, tenant: str, snapshot: Snapshot) -> None:
         if not self.read_only:
             self._store.save_snapshot(tenant, stream, model.name, snapshot)
@@ -311,7 +345,7 @@ def open(
 
     A store that holds several tenants asks which one; `tenant=el.ALL` reads all of them. From the first append on a thread
     keeps the store in shape (seal, compact, collect); `maintain=False` leaves that to `eventlab seal | compact | gc`. States
-    are kept as `snapshots` says; None keeps and uses none.
+    are kept as `snapshots` says; None keeps and uses none. A `SchemaWarning` names what the classes here cannot read.
     """
     if snapshots is not None and not isinstance(snapshots, SnapshotPolicy):
         raise InvalidValue(f"snapshots={snapshots!r} is no policy", hint=f"el.SnapshotPolicy(every={snapshots!r:.20}), or None")
@@ -326,6 +360,7 @@ def open(
     lab._snapshots = snapshots
     if maintain and not store.read_only:
         lab._maintenance = maintenance_of(store, maintain if isinstance(maintain, Policy) else POLICY)
+    lab._warn_of_schemas()
     return lab
 
 
@@ -346,6 +381,14 @@ def _tenant(store: DiskStore, tenant: Tenant | None) -> Tenant:
             tenants=sorted(names),
         )
     return DEFAULT_TENANT
+
+
+def _outside() -> int:
+    """How far up the caller of this package is, for a warning that names his line."""
+    found, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == __name__.split(".")[0]:
+        found, frame = found + 1, frame.f_back
+    return found
 
 
 def _utc_now() -> dt.datetime:

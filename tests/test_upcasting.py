@@ -507,6 +507,161 @@ def test_a_reader_of_an_older_version_needs_the_steps_back(lab: el.Lab) -> None:
         el.downcast(of, to_version=3)
 
 
+def scale(version: int) -> type[Any]:
+    if version == 1:
+
+        @el.event(name="upcast.ScaleRead")
+        class ScaleRead:
+            """A scale was read."""
+
+            weight: int
+            colour: str | None = None
+
+        return ScaleRead
+    if version == 2:
+
+        @el.event(name="upcast.ScaleRead", version=2)
+        class ScaleRead:  # type: ignore[no-redef]
+            """A scale was read."""
+
+            weight: int
+            to: Place | None = Place("Aare", "Bern")
+
+        return ScaleRead
+
+    @el.event(name="upcast.ScaleRead", version=3)
+    class ScaleRead:  # type: ignore[no-redef]
+        """A scale was read."""
+
+        grams: int
+        to: Place | None = Place("Aare", "Bern")
+
+    el.upcast(ScaleRead, from_version=2)(lambda old: {"grams": old.weight, "to": old.to})
+    return ScaleRead
+
+
+@pytest.fixture
+def scaled(lab: el.Lab) -> el.Lab:
+    """Three readings, one of each version."""
+    lab.append("scale-1", [scale(1)(5, "red")])
+    lab.append("scale-1", [scale(2)(6, None)])
+    lab.append("scale-1", [scale(3)(7, Place("s", "t"))])
+    return lab
+
+
+def test_a_version_has_the_fields_that_it_was_stored_with(scaled: el.Lab) -> None:
+    of = scale(3)
+    el.upcast(of, from_version=1)(lambda old: {"weight": old.weight, "to": None})
+    el.downcast(of, to_version=2)(lambda new: {"weight": new.grams})
+    el.downcast(of, to_version=1)(lambda new: {"weight": new.weight, "colour": "blue"})
+    home = {"street": "Aare", "town": "Bern"}
+    assert [event.data for event in scaled.read().versioned(of, 3)] == [
+        {"grams": 5, "to": None}, {"grams": 6, "to": None}, {"grams": 7, "to": {"street": "s", "town": "t"}},
+    ]  # fmt: skip
+    assert [event.data for event in scaled.read().versioned(of, 2)] == [
+        {"weight": 5, "to": None}, {"weight": 6, "to": None}, {"weight": 7, "to": home},
+    ]  # fmt: skip
+    assert [event.data for event in scaled.read().versioned(of, 1)] == [
+        {"weight": 5, "colour": "red"}, {"weight": 6, "colour": "blue"}, {"weight": 7, "colour": "blue"},
+    ]  # fmt: skip
+
+
+def test_without_a_step_defaults_fill_a_version_and_what_it_lacks_is_left_out(lab: el.Lab) -> None:
+    lab.append("scale-1", [scale(1)(5, "red")])
+    of = scale(2)
+    wanted = {"weight": 5, "to": {"street": "Aare", "town": "Bern"}}
+    assert [event.data for event in lab.read().versioned(of, 2)] == [wanted]
+    lab.append("scale-1", [of(6)])
+    later = scale(3)
+    assert [event.data["weight"] for event in lab.read().versioned(later, 2)] == [5, 6]
+    assert next(lab.read().versioned(later, 2)).data == wanted
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (lambda new: {"nonsense": 1}, "version 2 has no field 'nonsense'; it has weight, to"),
+        (lambda new: {}, "there is no 'weight', which version 2 has, and which has no default"),
+        (lambda new: {"weight": "5"}, r"weight is '5' \(str\), and weight:i64 in version 2"),
+        (lambda new: {"weight": None}, "weight is None, and version 2 declares it to be something"),
+        (lambda new: {"weight": 1, "to": {"street": "s"}}, "has a 'town' in version 2"),
+        (lambda new: {"weight": 1, "to": {"street": "s", "town": 1}}, r"to\.town is 1 \(int\), and to\.town:s in version 2"),
+        (lambda new: None, "it gave None, and not the fields of the next version"),
+        (lambda new: {"weight": 1 // 0}, "ZeroDivisionError"),
+        (lambda new: {"weight": new.kilos}, "version 3 has no 'kilos'; it has grams, to"),
+    ],
+)
+def test_a_step_back_that_fails_says_version_step_position_and_why(
+    scaled: el.Lab, step: Callable[[Any], Any], said: str
+) -> None:
+    of = scale(3)
+    el.downcast(of, to_version=2)(step)
+    seen = scaled.read().versioned(of, 2)
+    assert [next(seen).data["weight"], next(seen).data["weight"]] == [5, 6]
+    with pytest.raises(UpcastFailed, match=said) as caught:
+        next(seen)
+    assert caught.value.message.startswith(
+        "upcast.ScaleRead at position 3, stored as version 3, cannot be given as version 2: the step back to version 2 failed on"
+    )
+    assert caught.value.hint == "mend @el.downcast(ScaleRead, to_version=2)"
+    assert (caught.value.position, caught.value.version, caught.value.stored, caught.value.step) == (3, 2, 3, 3)
+
+
+def test_a_version_that_no_step_leads_to_says_which_is_missing(lab: el.Lab) -> None:
+    lab.append("scale-1", [scale(1)(5)])
+    of = scale(3)
+    with pytest.raises(UpcastFailed, match="the step from version 2 failed on") as caught:
+        list(lab.read().versioned(of, 3))
+    missing = "there is no step from version 1: @el.upcast(ScaleRead, from_version=1)"
+    assert caught.value.hint == f"{missing}; or mend @el.upcast(ScaleRead, from_version=2)"
+
+
+def test_a_failure_names_the_version_that_was_stored_the_step_and_the_one_that_is_missing(lab: el.Lab) -> None:
+    lab.append("scale-1", [scale(1)(5)])
+    scale(3)
+    with pytest.raises(UpcastFailed) as caught:
+        lab.read().list()
+    said, missing = caught.value.message, "there is no step from version 1: @el.upcast(ScaleRead, from_version=1)"
+    assert said.startswith("upcasting upcast.ScaleRead, stored as version 1, failed in the step from version 2 on {'weight': 5,")
+    assert caught.value.hint.startswith(f"{missing}; or mend the step from version 2")
+    assert (caught.value.version, caught.value.step, caught.value.position) == (1, 2, 1)
+
+
+def test_a_step_is_one_function_of_one_payload() -> None:
+    of = scale(3)
+
+    def again() -> None:
+        @el.upcast(of, from_version=1)
+        def one(old: Any) -> Any:
+            return {**old}
+
+    again()
+    again()  # as when its cell is run again
+
+    def other(old: Any) -> Any:
+        return {**old}
+
+    with pytest.raises(ModelError, match=r"ScaleRead has a step from version 1 already: .*\.one, and now .*\.other") as caught:
+        el.upcast(of, from_version=1)(other)
+    assert "define the class again" in caught.value.hint
+    # What was taken over from the class before gives way.
+    of = scale(3)
+    el.upcast(of, from_version=1)(other)
+    el.downcast(of, to_version=1)(other)
+    with pytest.raises(ModelError, match="has a step back to version 1 already"):
+        el.downcast(of, to_version=1)(lambda new: {**new})
+
+    def two(old: Any, more: Any) -> Any:
+        return {**old}
+
+    for decorate in (el.upcast(of, from_version=1), el.downcast(of, to_version=2)):
+        with pytest.raises(ModelError, match="is 'x', and no function"):
+            decorate("x")  # type: ignore[type-var]
+        with pytest.raises(ModelError, match=r"two\(old: 'Any', more: 'Any'\).* cannot be called with one payload"):
+            decorate(two)
+    el.downcast(of, to_version=2)(dict)
+
+
 def filled(version: int) -> type[Any]:
     """A class whose second version has gained fields with defaults of many kinds, defined in the place of the first."""
     if version == 1:

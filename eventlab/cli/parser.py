@@ -221,13 +221,18 @@ def command_line() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "verb", choices=("check", "dry-run", "diff", "json", "compat"),
-        help="check: what of the stored versions cannot be read; dry-run: upcast every event; diff: two versions of a type; "
-        "json: JSON Schemas of the classes; compat: steps of a folder NAME/1.0.0.json whose declared compatibility is untrue",
+        help="check: what of the stored versions cannot be read, or may have been renamed; dry-run: upcast every event, and say "
+        "what fails, is newly None, or is lost; diff: two versions of a type; json: JSON Schemas of the classes; compat: steps "
+        "of a folder NAME/1.0.0.json whose declared compatibility is untrue",
     )  # fmt: skip
     one.add_argument("type", nargs="?", help="diff, json: an event type; compat: the folder")
     with_models(one)
     one.add_argument("--old", type=int, metavar="N", help="diff: from this version (default: the one before)")
     one.add_argument("--new", type=int, metavar="N", help="diff: to this version (default: the class, or the newest stored)")
+    one.add_argument(
+        "--strict", action="store_true",
+        help="check: questions and warnings fail too, and not errors alone; dry-run: so do values that are newly None or lost",
+    )  # fmt: skip
     one.add_argument("--ignore", action="append", metavar="PATH", help="compat: a field that differs on purpose; repeatable")
 
     one = add(

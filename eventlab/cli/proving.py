@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from eventlab.errors import (
 from eventlab.lab import open as open_lab
 from eventlab.model.changes import json_schema, released
 from eventlab.model.events import EVENTS, findings
-from eventlab.schemas import differences
+from eventlab.schemas import SchemaWarning, differences
 from eventlab.store.words import many
 
 
@@ -113,7 +116,7 @@ def schema_command(given: argparse.Namespace, console: Console) -> int:
             raise UnknownType(f"no event class is stored as {given.type!r}", hint="--models package.module")
         print_json({kind.name: json_schema(kind) for kind in kinds})
         return 0
-    with opened(given, read_all=True) as lab:
+    with _silent(), opened(given, read_all=True) as lab:
         if given.verb == "diff":
             if given.type is None:
                 raise UnknownType("eventlab schema diff takes a type", hint="eventlab schema diff OrderPlaced --old 1")
@@ -127,13 +130,25 @@ def schema_command(given: argparse.Namespace, console: Console) -> int:
             with working("dry run"):
                 frame = lab.dry_run()
             shown(frame, given, console, "no stored type has a class here")
-            return 1 if frame["failed"].sum() else 0
+            changed = int(frame["new_nulls"].sum()) + int(frame["lost"].sum())
+            if changed and not given.strict:
+                say(console, f"{many(changed, 'value')} are newly None or lost; --strict fails on that")
+            return 1 if frame["failed"].sum() or (given.strict and changed) else 0
         findings_ = lab.check_schemas()
         if given.json:
             print_json([dataclasses.asdict(finding) for finding in findings_])
         else:
             say(console, "\n".join(map(str, findings_)) or "every stored version can be read")
-        return 1 if any(finding.kind == "error" for finding in findings_) else 0
+        failing = ("error", "question", "warning") if given.strict else ("error",)
+        return 1 if any(finding.kind in failing for finding in findings_) else 0
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without the warnings of what is reported here anyway."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SchemaWarning)
+        yield
 
 
 def _compat(given: argparse.Namespace, console: Console) -> int:

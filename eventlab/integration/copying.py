@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import pyarrow as pa
 
-from eventlab.errors import InvalidValue
+from eventlab.errors import InvalidValue, ModelError
 from eventlab.model.events import New, event_type
 from eventlab.model.filters import Filter
 from eventlab.model.ids import derived
@@ -73,9 +73,12 @@ def _drafts(row: Row, event: Recorded, cut: Cut, tenant: str, transform: Transfo
         schema = cut.schemas[row.type, row.schema_version]
         yield _draft(row, row.stream, schema, row.payload, row.event_id, row.tags)
         return
-    for at, (stream, given) in enumerate(_pairs(found, event)):
+    for at, (stream, given) in enumerate(_pairs(found, event, transform)):
         plain = given.event if isinstance(given, New) else given
-        kind = event_type(type(plain))
+        try:
+            kind = event_type(type(plain))
+        except ModelError:
+            raise _refused(transform, event, f"{plain!r:.80}, which is no event") from None
         split_stream(stream)
         own = given if isinstance(given, New) else New(plain)
         # The first keeps the id: whoever knows the event by it finds what became of it.
@@ -87,17 +90,27 @@ def _drafts(row: Row, event: Recorded, cut: Cut, tenant: str, transform: Transfo
         yield made
 
 
-def _pairs(found: Any, event: Recorded) -> Iterator[tuple[str, Any]]:
+def _refused(transform: Transform | None, event: Recorded, what: str) -> InvalidValue:
+    """That a transformation gave what cannot be copied."""
+    return InvalidValue(
+        f"transform {getattr(transform, '__qualname__', repr(transform))} gave {what}, for the {event.type} at position "
+        f"{event.position:,}",
+        hint='give the event it took, event.data, another event, ("order-7", event), a list of these, or None to drop it',
+        position=event.position,
+    )  # fmt: skip
+
+
+def _pairs(found: Any, event: Recorded, transform: Transform | None) -> Iterator[tuple[str, Any]]:
     """What a transformation gave, as streams and events."""
     if found is None:
         return
     if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], str):
         yield found
     elif isinstance(found, Recorded):
-        raise InvalidValue("transform gave another recorded event than it was given", hint="give the one it took, or event.data")
+        raise _refused(transform, event, "another recorded event than it was given")
     elif isinstance(found, Iterable) and not isinstance(found, (str, bytes)) and not is_dataclass(found):
         for part in found:
-            yield from _pairs(part, event)
+            yield from _pairs(part, event, transform)
     else:
         yield event.stream, found
 

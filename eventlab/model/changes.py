@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -100,8 +100,11 @@ def json_schema(kind: EventType) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def stored_schema(schema: Schema) -> dict[str, Any]:
-    """The JSON Schema of a version as the store remembers it; which fields may be left out it does not know."""
+def stored_schema(schema: Schema, optional: Collection[str] | None = None) -> dict[str, Any]:
+    """The JSON Schema of a version as the store remembers it; `optional` are the fields that may be left out, if not those
+    that it remembers.
+    """
+    left_out = set(schema.defaults or () if optional is None else optional)
     tree: dict[str, Any] = {}
     for leaf in schema.leaves:
         if leaf.tag == "p":
@@ -111,13 +114,12 @@ def stored_schema(schema: Schema) -> dict[str, Any]:
         for part in outer:
             place = place.setdefault(part, {})
         place[last] = leaf
-    optional = {text.partition(": ")[0] for text in schema.declared if "None" in text.partition(": ")[2].split(" | ")}
 
     def built(of: Mapping[str, Any], *, top: bool) -> dict[str, Any]:
         rows = []
         for name, part in of.items():
             found = _of_tag(part.tag) if isinstance(part, Leaf) else built(part, top=False)
-            rows.append((name, _nullable(found) if top and name in optional else found, True))
+            rows.append((name, _nullable(found) if top and name in schema.nullable else found, not (top and name in left_out)))
         return _object(rows)
 
     return built(tree, top=True)

@@ -15,7 +15,7 @@ from eventlab.model.names import Finding, check_distinct, check_type_name, comma
 from eventlab.model.schema import Schema
 from eventlab.model.source import keep_text
 from eventlab.model.types import FieldType, Leaf, Record, as_uuid, check_positional, classes_in, field_type, type_hints
-from eventlab.model.upcasting import Upcaster, chain_of, check_step, upcast_columns
+from eventlab.model.upcasting import Upcaster, chain_of, check_step, inherited, step_of, upcast_columns
 
 C = TypeVar("C", bound=type[Any])
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,6 +55,7 @@ class EventType:
             tuple(f"{field}: {kind.declared}" for field, kind in self.fields),
             description(cls),
             f"{cls.__module__}:{cls.__qualname__}",
+            tuple(field.name for field in self._with_default()),
         )
 
     def __repr__(self) -> str:
@@ -255,7 +256,7 @@ def upcast(cls: type[Any], *, from_version: int) -> Callable[[F], F]:
     check_step(kind, from_version)
 
     def wrap(function: F) -> F:
-        kind.upcasters[from_version] = Upcaster(function, from_version)
+        kind.upcasters[from_version] = step_of(kind, function, from_version, kind.upcasters, f"from version {from_version}")
         EVENTS.generation += 1
         return function
 
@@ -272,7 +273,7 @@ def downcast(cls: type[Any], *, to_version: int) -> Callable[[F], F]:
     check_step(kind, to_version)
 
     def wrap(function: F) -> F:
-        kind.downcasters[to_version] = Upcaster(function, to_version)
+        kind.downcasters[to_version] = step_of(kind, function, to_version, kind.downcasters, f"back to version {to_version}")
         return function
 
     return wrap
@@ -363,8 +364,8 @@ class Registry:
             del self._kinds[old.name][place]
             if isinstance(kind, EventType) and isinstance(old, EventType):
                 # Until its own are defined: without them old events would be read by their defaults, silently.
-                kind.upcasters = {v: step for v, step in old.upcasters.items() if v < kind.version}
-                kind.downcasters = {v: step for v, step in old.downcasters.items() if v < kind.version}
+                kind.upcasters = inherited(old.upcasters, kind.version)
+                kind.downcasters = inherited(old.downcasters, kind.version)
             self._earlier[place] = (old, *self._earlier.get(place, ()))[: self._keep]
         self._places[place] = kind
         self._kinds.setdefault(kind.name, {})[place] = kind

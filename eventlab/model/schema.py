@@ -16,7 +16,10 @@ from eventlab.model.types import Leaf
 
 @dataclass(frozen=True)
 class Schema:
-    """One version of one event type: its stored columns in order, its meaning, and where it was defined."""
+    """One version of one event type: its stored columns in order, its meaning, and where it was defined.
+
+    `defaults` are the fields that may be left out; None where the store was written before that was kept.
+    """
 
     name: str
     version: int
@@ -24,6 +27,7 @@ class Schema:
     declared: tuple[str, ...] = ()
     doc: str = ""
     origin: str = ""
+    defaults: tuple[str, ...] | None = None
 
     def __hash__(self) -> int:
         # It is looked up for every event; those of one key are almost always the same one.
@@ -38,6 +42,17 @@ class Schema:
         return tuple(Leaf.parse(column) for column in self.columns)
 
     @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """The names of its fields; one that is nested has several columns."""
+        return tuple(dict.fromkeys(leaf.path.partition(".")[0] for leaf in self.leaves))
+
+    @cached_property
+    def nullable(self) -> frozenset[str]:
+        """The fields that may be None, as far as it is declared."""
+        declared = [(name, told.split(" | ")) for name, _, told in (text.partition(": ") for text in self.declared)]
+        return frozenset(name for name, told in declared if "None" in told)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Changes when a stored column does, and not with descriptions."""
         text = json.dumps([self.name, self.version, sorted(self.columns)])
@@ -49,7 +64,11 @@ class Schema:
     @classmethod
     def from_json(cls, text: str) -> Schema:
         raw = json.loads(text)
-        return cls(raw["name"], raw["version"], tuple(raw["columns"]), tuple(raw["declared"]), raw["doc"], raw["origin"])
+        defaults = raw.get("defaults")
+        return cls(
+            raw["name"], raw["version"], tuple(raw["columns"]), tuple(raw["declared"]), raw["doc"], raw["origin"],
+            None if defaults is None else tuple(defaults),
+        )  # fmt: skip
 
     def difference(self, other: Schema) -> str:
         """The columns in which two schemas of one name part, in words."""

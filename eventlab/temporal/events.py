@@ -90,7 +90,8 @@ class Events:
         """The events of one type in the shape of one of its versions, as dicts, whatever versions they are stored in.
 
         For a reader that was written for an older one: `@el.downcast` leads back to it, `@el.upcast` up. So two readers can
-        have the same events in two versions at once.
+        have the same events in two versions at once. Each has the fields that its version was stored with; `UpcastFailed` says
+        which step gave something else, of which event.
         """
         kind = event_type(cls)
         if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= kind.version:
@@ -99,7 +100,8 @@ class Events:
             for at, row in enumerate(batch.rows()):
                 if row.type == kind.name:
                     schema = schema_of(batch.schemas, (row.type, row.schema_version))
-                    yield Recorded(batch.envelope, at, at_version(kind, schema, row.payload, version))
+                    target = batch.schemas.get((row.type, version))
+                    yield Recorded(batch.envelope, at, at_version(kind, schema, row.payload, version, target, row.position))
 
     def arrow(self) -> pa.Table:
         """Envelope and payload in their stored columns (`quantity:i64`), in position order.

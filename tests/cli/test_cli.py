@@ -298,6 +298,109 @@ def test_check_says_no_divergence_and_exits_with_0(run: Shell) -> None:
     assert found["reports"][0]["events"] == 7
 
 
+# -- schemas and snapshots -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def posted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three parcels of the first version."""
+    sys.path.insert(0, str(HERE))
+    import parcels
+
+    path = tmp_path_factory.mktemp("cli") / "parcels"
+    with el.open(path, maintain=False) as lab:
+        lab.append("cli_parcel-1", [parcels.Posted("Bern", weight) for weight in (5, 6, 7)])
+    return path
+
+
+def schema_verbs(path: Path, version: str, monkeypatch: pytest.MonkeyPatch, *commands: Sequence[str]) -> list[Done]:
+    """Schema commands in one process, whose class is of this version."""
+    monkeypatch.setenv("PARCELS", version)
+    command = [sys.executable, "-c", WORKER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE) as worker:
+        shell = Shell(path, worker)
+        return shell.many(*(("schema", *of, "--models", "parcels") for of in commands))
+
+
+def test_schema_commands_pass_where_every_version_can_be_read(posted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check, dry, whole, json_ = schema_verbs(
+        posted, "first", monkeypatch, ("check", "--strict"), ("dry-run", "--strict"), ("dry-run", "--json"), ("json",)
+    )
+    assert (check.returncode, check.stdout) == (0, "every stored version can be read\n")
+    assert (dry.returncode, whole.returncode, json_.returncode) == (0, 0, 0)
+    (row,) = answer(whole)["rows"]
+    assert (row["version"], row["rows"], row["failed"], row["new_nulls"], row["lost"]) == (1, 3, 0, 0, 0)
+    assert answer(json_)["cli.ParcelPosted"]["required"] == ["town", "weight"]
+    assert [done.stderr for done in (check, dry, whole, json_)] == [""] * 4
+
+
+def test_a_rename_with_a_default_is_a_question_and_its_loss_is_counted(posted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check, strict, dry, dry_strict, diff = schema_verbs(
+        posted, "renamed", monkeypatch, ("check",), ("check", "--strict"), ("dry-run",), ("dry-run", "--strict"),
+        ("diff", "cli.ParcelPosted", "--old", "1"),
+    )  # fmt: skip
+    assert (check.returncode, strict.returncode) == (0, 1)
+    assert "question: cli.ParcelPosted version 1: was weight renamed to grams?" in check.stdout
+    assert "if so, @el.upcast(ParcelPosted, from_version=1) gives grams=old.weight" in check.stdout
+    assert (dry.returncode, dry_strict.returncode) == (0, 1)
+    assert "weight is lost in 3 events: here it was 5, and ParcelPosted has no such field today" in dry.stdout
+    assert "3 values are newly None or lost" in dry.stdout
+    assert (diff.returncode, diff.stdout) == (1, "weight: is gone (breaks)\ngrams: is new, and may be left out\n")
+
+
+def test_a_chain_with_a_gap_fails_in_check_and_dry_run(posted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check, said, dry, unknown = schema_verbs(
+        posted, "gap", monkeypatch, ("check",), ("check", "--json"), ("dry-run",), ("json", "cli.ParcelLost")
+    )
+    assert (check.returncode, said.returncode, dry.returncode, unknown.returncode) == (1, 1, 1, 3)
+    (error,) = json.loads(said.stdout)
+    assert (error["kind"], error["version"]) == ("error", 1)
+    assert error["hint"] == "there is no step from version 2: @el.upcast(ParcelPosted, from_version=2)"
+    assert "stored as version 1, failed after the step from version 1" in dry.stdout
+    assert "no event class is stored as 'cli.ParcelLost'" in unknown.stderr
+
+
+def test_only_commands_that_do_not_report_it_themselves_warn_of_what_cannot_be_read(
+    posted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (check,) = schema_verbs(posted, "broken", monkeypatch, ("check",))
+    assert (check.returncode, check.stderr) == (1, "")
+    command = [sys.executable, "-m", "eventlab.cli", "events", "--models", "parcels", "--store", str(posted)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, timeout=60, check=False)
+    assert done.returncode == 3
+    assert "SchemaWarning: cli.ParcelPosted version 1 does not fit the code here: cli.ParcelPosted.grams is not in" in done.stderr
+
+
+def test_snapshots_are_proved_and_one_that_is_wrong_is_found(run: Shell, copied: Path) -> None:
+    import shop
+
+    from eventlab.store.base import checksum, pack, unpack
+
+    store = ("--store", str(copied))
+    (none,) = run.many(("snapshots", "prove", "--models", "shop", *store))
+    assert (none.returncode, none.stdout) == (0, "there are no snapshots\n")
+    with el.open(copied, maintain=False, snapshots=el.SnapshotPolicy(every=1)) as lab:
+        lab.load(shop.Order, "1")
+    (equal,) = run.many(("snapshots", "prove", "--models", "shop", "--json", *store))
+    assert equal.returncode == 0
+    assert [row["verdict"] for row in answer(equal)["rows"]] == ["equal"]
+    with contextlib.closing(sqlite3.connect(copied / "catalog.sqlite", isolation_level=None)) as catalog:
+        columns = "tenant, stream, model, fingerprint, version, position, state"
+        *key, state = catalog.execute(f"SELECT {columns} FROM snapshot").fetchone()
+        wrong = pack(["planted", *unpack(state)[1:]])
+        catalog.execute("UPDATE snapshot SET state = ?, checksum = ?", (wrong, checksum(*key, wrong)))
+    text, said, drop, after = run.many(
+        ("snapshots", "prove", "--models", "shop", *store), ("snapshots", "prove", "--models", "shop", "--json", *store),
+        ("snapshots", "drop", *store), ("snapshots", "prove", "--models", "shop", *store),
+    )  # fmt: skip
+    assert (text.returncode, said.returncode) == (1, 1)
+    (row,) = answer(said)["rows"]
+    assert (row["stream"], row["verdict"]) == ("order-1", "differs")
+    assert "differs" in text.stdout
+    assert (drop.returncode, drop.stdout) == (0, "1 snapshot dropped\n")
+    assert after.returncode == 0
+
+
 # -- looking after a store -------------------------------------------------------------------------------------------------
 
 

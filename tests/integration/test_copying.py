@@ -130,8 +130,11 @@ def test_what_is_no_copy_is_refused(labs: tuple[el.Lab, el.Lab], tmp_path: Path)
             source.copy(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidValue):
         source.copy(to, recorded_at="then")  # type: ignore[arg-type]
-    with pytest.raises(el.EventlabError):
+    with pytest.raises(InvalidValue, match=r"<lambda> gave 'a text', which is no event, for the [\w.]+ at position 1") as caught:
         source.copy(to, transform=lambda event: "a text")
+    assert caught.value.position == 1
+    with pytest.raises(InvalidValue, match="transform=5 is no function"):
+        source.copy(to, transform=5)  # type: ignore[arg-type]
     assert to.head == 0
     el.open(tmp_path / "reading").close()
     with el.open(tmp_path / "reading", read_only=True) as reading, pytest.raises(ReadOnly):
