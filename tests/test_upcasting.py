@@ -707,3 +707,38 @@ def test_sql_has_the_defaults_of_fields_that_an_older_version_lacks(lab: el.Lab,
     assert lab.sql("select sum(litres), count(\"by\") from types.upcast_tank_filled").row(0) == (10, 3)
     assert lab.sql("select * from types.upcast_tank_filled_v1")["litres"].to_list() == [3]
     assert lab.at(position=1).sql("select \"by\" from types.upcast_tank_filled").item() == "it's"
+
+
+def test_sets_records_and_members_within_collections_are_made_of_plain_values(lab: el.Lab) -> None:
+    def packed(version: int) -> type[Any]:
+        @el.event(name="upcast.Packed", version=version)
+        class Packed:
+            """It was packed."""
+
+            labels: frozenset[str]
+            places: list[Place]
+            by_name: dict[str, Place]
+            n: int = 0
+
+        return Packed
+
+    of = packed(1)
+    lab.append("pack-1", [of(frozenset("ab"), [Place("s", "t")], {"x": Place("u", "v")})])
+    of = packed(2)
+
+    @el.upcast(of, from_version=1)
+    def counted(old: Any) -> Any:
+        return {**old, "n": 7}
+
+    @el.aggregate(name="pack")
+    class UpcastPack:
+        labels: int = 0
+        n: int = 0
+
+        def evolve(self, event: of) -> Self:  # type: ignore[valid-type]
+            return replace(self, labels=len(event.labels), n=self.n + event.n)  # type: ignore[attr-defined]
+
+    (event,) = lab.read()
+    assert event.data == of(frozenset("ab"), [Place("s", "t")], {"x": Place("u", "v")}, 7)
+    for engine in ("rows", "loop", "lifted", "auto"):
+        assert lab.table(UpcastPack, engine=engine).select("labels", "n").rows() == [(2, 7)]

@@ -10,12 +10,14 @@ wrong; 3 the call was refused or the model is wrong; 4 the store or its disk nee
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sqlite3
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,6 +25,7 @@ from rich.markup import escape
 from eventlab import display
 from eventlab.cli.parser import command_line
 from eventlab.errors import EventlabError, ModelError, Refused, StoreError, TryAgain
+from eventlab.schemas import SchemaWarning
 
 _CODES: Final[tuple[tuple[type[EventlabError], int], ...]] = ((Refused, 3), (ModelError, 3), (StoreError, 4), (TryAgain, 5))
 
@@ -32,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line()
     given = parser.parse_args(arguments)
     display.register()
+    python_says = warnings.showwarning
+    warnings.showwarning = functools.partial(_warn, python_says)
     # The folder it is called from is where a user's own model modules are.
     sys.path.insert(0, os.getcwd())
     # Without a terminal there is no width to keep to: a file or a pipe gets whole lines.
@@ -55,6 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f" at {why.filename}" if why.filename else ""
         _complain(given, "StoreError", f"the system refused{where}: {why.strerror or why}", "see to the folder, then repeat it")
         return 4
+    finally:
+        warnings.showwarning = python_says
+
+
+def _warn(other: Any, message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+    """What the classes here cannot read is said like everything else; other warnings as Python says them."""
+    if issubclass(category, SchemaWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        other(message, category, *rest, **more)
 
 
 def _complain(given: argparse.Namespace, kind: str, message: str, hint: str) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import annotated_types as at
+
 from eventlab.errors import InvalidValue
 from eventlab.model.events import EventType
 from eventlab.model.schema import Schema
@@ -138,9 +140,32 @@ def _of_field(kind: FieldType) -> dict[str, Any]:
         found = _object([(name, _of_field(of), True) for name, of in kind.fields])
     elif isinstance(kind, Closed):
         found = {**_of_tag(kind.tag), "enum": list(kind.members)}
+    elif kind.item is not None and kind.origin is not dict:
+        found = {"type": "array", "items": _nullable(_of_field(kind.item))}
+    elif kind.item is not None:
+        found = {"type": "object", "additionalProperties": _nullable(_of_field(kind.item))}
     else:
         found = _of_tag(kind.tag)
+    for limit in kind.limits:
+        found |= _of_limit(limit, found)
     return _nullable(found) if kind.nullable else found
+
+
+def _of_limit(limit: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+    """A limit of a field as JSON Schema says it; of a decimal, which is text there, it says nothing."""
+    if isinstance(limit, (at.MinLen, at.MaxLen)):
+        least = isinstance(limit, at.MinLen)
+        size = limit.min_length if isinstance(limit, at.MinLen) else limit.max_length
+        what = {"string": "Length", "array": "Items", "object": "Properties"}[found["type"]]
+        return {f"{'min' if least else 'max'}{what}": size}
+    if found.get("type") not in ("integer", "number"):
+        return {}
+    names = {
+        at.Ge: ("minimum", "ge"), at.Gt: ("exclusiveMinimum", "gt"), at.Le: ("maximum", "le"), at.Lt: ("exclusiveMaximum", "lt"),
+        at.MultipleOf: ("multipleOf", "multiple_of"),
+    }  # fmt: skip
+    name, of = names.get(type(limit), ("", ""))
+    return {name: getattr(limit, of)} if name else {}
 
 
 def _of_tag(tag: str) -> dict[str, Any]:

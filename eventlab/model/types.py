@@ -157,6 +157,9 @@ class FieldType:
     is_tag: bool = False
     #: What the values of events and commands have to hold: `Annotated[int, Ge(1)]`.
     limits: tuple[at.BaseMetadata, ...] = ()
+    #: Of a list, set or map: the type of its items, and the Python class.
+    item: FieldType | None = None
+    origin: Any = None
 
     def leaves(self, name: str) -> tuple[Leaf, ...]:
         """The stored columns of a field of this type."""
@@ -684,7 +687,8 @@ def _list_of(origin: Any, item: FieldType, hint: Any) -> FieldType:
         stored = [item.encode(v, f"{path}[{i}]") for i, v in enumerate(value)]
         return sorted(stored, key=_set_order) if unordered else stored
 
-    return FieldType(f"l_{item.tag}", _name(hint), check, lambda stored: origin(item.decode(v) for v in stored))
+    back = lambda stored: origin(item.decode(v) for v in stored)  # noqa: E731
+    return FieldType(f"l_{item.tag}", _name(hint), check, back, item=item, origin=origin)
 
 
 def _set_order(stored: Any) -> tuple[Any, ...]:
@@ -704,7 +708,8 @@ def _map_of(item: FieldType, hint: Any) -> FieldType:
             check_text(key, f"{path} (a key)")
         return {key: item.encode(value[key], f"{path}[{key!r}]") for key in sorted(value)}
 
-    return FieldType(f"m_{item.tag}", _name(hint), check, lambda stored: {k: item.decode(v) for k, v in stored.items()})
+    back = lambda stored: {k: item.decode(v) for k, v in stored.items()}  # noqa: E731
+    return FieldType(f"m_{item.tag}", _name(hint), check, back, item=item, origin=dict)
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------------
@@ -755,8 +760,7 @@ def limited(kind: FieldType) -> bool:
     """Whether a type, or one within it, has limits."""
     if isinstance(kind, Record):
         return any(limited(of) for _, of in kind.fields)
-    held = inspect.getclosurevars(kind.check).nonlocals if kind.tag.startswith(("l_", "m_")) else {}
-    return bool(kind.limits) or ("item" in held and limited(held["item"]))
+    return bool(kind.limits) or (kind.item is not None and limited(kind.item))
 
 
 def back_of(tag: str) -> Callable[[Any], Any]:

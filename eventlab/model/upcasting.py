@@ -310,11 +310,15 @@ def _stored(kind: EventType, fields: Mapping[str, Any]) -> list[Any]:
 
 
 def built(kind: FieldType, value: Any) -> Any:
-    """A plain value as its declared type wants it: nested dataclasses and members of an Enum are made."""
+    """A plain value as its declared type wants it: nested dataclasses, members of an Enum and sets are made."""
+    if kind.item is not None and kind.origin is not dict and type(value) in (list, tuple, set, frozenset):
+        return kind.origin(built(kind.item, one) for one in value)
+    if kind.item is not None and kind.origin is dict and isinstance(value, Mapping):
+        return {key: built(kind.item, one) for key, one in value.items()}
     if isinstance(value, Mapping) and isinstance(kind, Record):
         parts = dict(kind.fields)
         return kind.cls(**{name: built(parts[name], part) if name in parts else part for name, part in value.items()})
-    if isinstance(kind, Closed) and value in kind.members:
+    if isinstance(kind, Closed) and isinstance(value, (str, int)) and value in kind.members:
         return kind.members[value]
     return value
 

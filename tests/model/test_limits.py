@@ -15,6 +15,7 @@ from hypothesis import given
 
 import eventlab as el
 from eventlab.errors import IngestRefused, InvalidValue, ModelError, UpcastFailed
+from eventlab.model.changes import json_schema
 from eventlab.model.events import event_type
 from eventlab.model.types import field_type, limited
 from eventlab.testing.strategies import commands, events
@@ -143,6 +144,14 @@ def test_every_limit_and_what_is_none() -> None:
     assert field_type(Annotated[dt.timedelta, Ge(dt.timedelta(0))] | None, "it").encode(None, "it") is None
     with pytest.raises(ModelError, match="the limits of a dataclass stand at its fields"):
         field_type(Annotated[Weight, Ge(1)], "it")
+
+
+def test_json_schema_says_them() -> None:
+    found = json_schema(event_type(CrateSold))["properties"]
+    assert (found["count"]["minimum"], found["count"]["maximum"]) == (1, 10)
+    assert found["name"]["minLength"] == 1
+    assert found["weight"]["properties"]["grams"]["exclusiveMinimum"] == 0
+    assert found["codes"]["items"]["maxLength"] == 2
 
 
 @given(commands(SellCrate), events(CrateSold))

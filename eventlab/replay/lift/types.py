@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
-import inspect
 import json
 import re
 import uuid
@@ -108,14 +107,11 @@ def _plain(kind: FieldType) -> Type:
         return STR if kind.tag == "s" else INT
     if isinstance(kind, Record):
         return Type("rec", cls=kind.cls, parts=tuple((name, type_of(of)) for name, of in kind.fields))
-    if kind.tag.startswith(("l_", "m_")):
-        # The field type of the items and the Python class stand in the closures that encode and decode.
-        held = inspect.getclosurevars(kind.check).nonlocals
-        item = type_of(held["item"])
-        if kind.tag.startswith("m_"):
+    if kind.item is not None:
+        item = type_of(kind.item)
+        if kind.origin is dict:
             return Type("map", item=item)
-        origin = inspect.getclosurevars(kind.back).nonlocals["origin"]
-        return Type("set" if origin in (set, frozenset) else "list", cls=origin, item=item)
+        return Type("set" if kind.origin in (set, frozenset) else "list", cls=kind.origin, item=item)
     if kind.tag[0] == "d" and "_" in kind.tag:
         return dec(int(kind.tag.partition("_")[2]))
     return _BY_TAG[kind.tag]
@@ -123,10 +119,7 @@ def _plain(kind: FieldType) -> Type:
 
 def item_of(kind: FieldType) -> FieldType | None:
     """The field type of the items of a list, set or map."""
-    if kind.tag.startswith(("l_", "m_")):
-        item: FieldType = inspect.getclosurevars(kind.check).nonlocals["item"]
-        return item
-    return None
+    return kind.item
 
 
 @dataclass(frozen=True)
