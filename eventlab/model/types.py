@@ -42,7 +42,7 @@ import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from eventlab.errors import InvalidValue, ModelError, StaleType, UnknownValue
 
@@ -149,6 +149,8 @@ class FieldType:
     back: Callable[[Any], Any] = _same
     nullable: bool = False
     is_tag: bool = False
+    #: Of a list or a dict: what it holds.
+    item: FieldType | None = None
 
     def leaves(self, name: str) -> tuple[Leaf, ...]:
         """The stored columns of a field of this type."""
@@ -341,6 +343,53 @@ def check_positional(cls: type[Any]) -> None:
             f"{cls.__name__} is made from ({', '.join(taken)}), but its fields are ({', '.join(names)})",
             hint="a stored object is made again from its fields in order: no __init__ of its own, no InitVar",
         )
+
+
+#: What a field may hold: of any other value in a class (a function, a property, another class) nobody thinks it is stored.
+_DATA: Final = (
+    str, bytes, int, float, Decimal, uuid.UUID, dt.date, dt.time, dt.timedelta, list, dict, set, tuple, frozenset,
+    types.NoneType, enum.Enum, dataclasses.Field,
+)  # fmt: skip
+
+
+def check_declared(cls: type[Any]) -> None:
+    """A class whose values are all fields: one without an annotation is none, and would be lost without a word."""
+    if issubclass(cls, enum.Enum):
+        return
+    declared = {name for base in cls.__mro__ for name in inspect.get_annotations(base)}
+    for name, value in vars(cls).items():
+        # UPPER_CASE is how a constant is written.
+        if name.startswith("_") or name.isupper() or name in declared or not _is_data(value):
+            continue
+        raise ModelError(
+            f"{cls.__name__}.{name} has no annotation: it is no field, and its value is never stored",
+            hint=f"{name}: {_declaration(value)}; for a constant {name.upper()} = …, or an annotation as ClassVar",
+            field=name,
+        )
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, _DATA):
+        return True
+    # A descriptor, or a wrapped function, may be written as a dataclass.
+    acts = {"__get__", "__set__", "__set_name__", "__call__"}.intersection(dir(type(value)))
+    return dataclasses.is_dataclass(type(value)) and not acts
+
+
+def _declaration(value: Any) -> str:
+    """How a field with this default is written: `str = "a"`."""
+    of = type(value).__name__
+    if isinstance(value, (list, dict, set)):
+        return f"{of}[…] = el.field(default_factory={of})"
+    if isinstance(value, dataclasses.Field):
+        return "… = el.field(…)"
+    if isinstance(value, enum.Enum):
+        return f"{of} = {of}.{value.name}"
+    if value is None:
+        return "… | None = None"
+    shown = f'"{value}"' if type(value) is str and not set(value) & {'"', "\\"} and value.isprintable() else repr(value)
+    kind = "tuple[…, ...]" if type(value) is tuple else "frozenset[…]" if type(value) is frozenset else of
+    return f"{kind} = {shown if len(shown) <= 40 else '…'}"
 
 
 def _name(hint: Any) -> str:
@@ -663,7 +712,7 @@ def _list_of(origin: Any, item: FieldType, hint: Any) -> FieldType:
         stored = [item.encode(v, f"{path}[{i}]") for i, v in enumerate(value)]
         return sorted(stored, key=_set_order) if unordered else stored
 
-    return FieldType(f"l_{item.tag}", _name(hint), check, lambda stored: origin(item.decode(v) for v in stored))
+    return FieldType(f"l_{item.tag}", _name(hint), check, lambda stored: origin(item.decode(v) for v in stored), item=item)
 
 
 def _set_order(stored: Any) -> tuple[Any, ...]:
@@ -683,7 +732,10 @@ def _map_of(item: FieldType, hint: Any) -> FieldType:
             check_text(key, f"{path} (a key)")
         return {key: item.encode(value[key], f"{path}[{key!r}]") for key in sorted(value)}
 
-    return FieldType(f"m_{item.tag}", _name(hint), check, lambda stored: {k: item.decode(v) for k, v in stored.items()})
+    def back(stored: dict[str, Any]) -> dict[str, Any]:
+        return {key: item.decode(value) for key, value in stored.items()}
+
+    return FieldType(f"m_{item.tag}", _name(hint), check, back, item=item)
 
 
 def back_of(tag: str) -> Callable[[Any], Any]:
