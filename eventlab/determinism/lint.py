@@ -20,9 +20,11 @@ import textwrap
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
+from eventlab.determinism.sharing import Part, Shape, changes
 from eventlab.determinism.sql_lint import SQL_RULES, lint_sql
 from eventlab.errors import ModelError
 from eventlab.model.events import COMMANDS, EVENTS, EventType, description
@@ -60,9 +62,6 @@ _NOW: Final = frozenset({"now", "utcnow", "today"})
 _OUTSIDE: Final = frozenset(
     "socket subprocess requests httpx urllib http ftplib smtplib sqlite3 threading multiprocessing asyncio concurrent logging "
     "shutil tempfile".split()
-)
-_MUTATES: Final = frozenset(
-    "append add update pop remove clear extend setdefault sort discard insert popitem reverse __setitem__ __delitem__".split()
 )
 #: What takes the items of a set and does not care about their order.
 _ORDERLESS: Final = frozenset({"sorted", "set", "frozenset", "sum", "len", "any", "all", "min", "max", "dict", "Counter"})
@@ -191,10 +190,20 @@ def _of_model(model: Model) -> Iterator[Found]:
     yield from _holds(cls, model.fields, "M3")
     sets = frozenset(name for name, kind in model.fields if kind.declared.startswith(("set", "frozenset")))
     floats = frozenset(name for name, kind in model.fields if kind.tag == "f64")
+    state = Shape(dict(model.fields), cls)
+    shapes = {"evolve": [state, _shape(model.handled)], "decide": [state, _shape(_commands([model]))],
+              "key": [_shape(model.handled)]}  # fmt: skip
     for name in _MODEL_METHODS:
         function = getattr(cls, name, None)
         if isinstance(function, types.FunctionType):
-            yield from _of_function(function, name, cls, sets, floats)
+            yield from _of_function(function, name, cls, sets, floats, shapes[name])
+
+
+def _shape(kinds: Sequence[Any] | None) -> Shape:
+    """The fields of any of these events or commands, but for those whose type depends on which of them it is."""
+    every = [field for kind in kinds or () for field in kind.fields]
+    types_of = {name: {of.declared for other, of in every if other == name} for name, _ in every}
+    return Shape({name: of for name, of in every if len(types_of[name]) == 1})
 
 
 def _holds(cls: type[Any], fields: Sequence[tuple[str, FieldType]], code: str) -> Iterator[Found]:
@@ -233,8 +242,10 @@ def _commands(models: Sequence[Model]) -> list[Any]:
 
 
 def _of_function(
-    function: Callable[..., Any], what: str, owner: type[Any], sets: frozenset[str], floats: frozenset[str] = frozenset()
-) -> list[Found]:
+    function: Callable[..., Any], what: str, owner: type[Any], sets: frozenset[str], floats: frozenset[str] = frozenset(),
+    shapes: Sequence[Shape] = (),
+) -> list[Found]:  # fmt: skip
+    """What is found in a function and its helpers; `shapes` are those of its arguments."""
     seen: set[types.CodeType] = set()
     found: list[Found] = []
     waiting: list[tuple[Callable[..., Any], str]] = [(function, what)]
@@ -243,7 +254,7 @@ def _of_function(
         if not isinstance(one, types.FunctionType) or one.__code__ in seen:
             continue
         seen.add(one.__code__)
-        reader = _Reader(one, name, owner, sets, floats)
+        reader = _Reader(one, name, owner, sets, floats, shapes if one is function else ())
         found += reader.read()
         waiting += reader.helpers
     return found
@@ -253,8 +264,9 @@ class _Reader(ast.NodeVisitor):
     """Reads one function: what it names is looked up where it is defined, so an alias hides nothing."""
 
     def __init__(
-        self, function: types.FunctionType, what: str, owner: type[Any], sets: frozenset[str], floats: frozenset[str]
-    ) -> None:
+        self, function: types.FunctionType, what: str, owner: type[Any], sets: frozenset[str], floats: frozenset[str],
+        shapes: Sequence[Shape],
+    ) -> None:  # fmt: skip
         self.function, self.what, self.owner, self.sets, self.floats = function, what, owner, sets, floats
         self.source = capture(function)
         self.found: list[Found] = []
@@ -263,6 +275,7 @@ class _Reader(ast.NodeVisitor):
         parameters = [*inspect.signature(function).parameters]
         #: Names that stand for the state, the event and what they hold.
         self.values = set(parameters)
+        self.given = {name: Part(0, name, shape) for name, shape in zip_longest(parameters, shapes[: len(parameters)])}
         self.local: set[str] = set()
         self.calm: set[ast.AST] = set()
 
@@ -294,8 +307,11 @@ class _Reader(ast.NodeVisitor):
                 self.values.add(node.name)
         defined = next((n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda))), None)
         # Its decorators and annotations are not what it does.
-        for part in ([] if defined is None else defined.body if isinstance(defined.body, list) else [defined.body]):
+        body = defined.body if isinstance(defined, ast.FunctionDef) else [ast.Return(defined.body)] if defined else []
+        for part in body:
             self.visit(part)
+        for node, said in changes(body, self.given, self.object):
+            self.say("R7", node, said)
         return [one for one in self.found if one.code not in ignored.get(one.line, set())]
 
     def _ignored(self, text: str) -> dict[int, set[str]]:
@@ -333,11 +349,9 @@ class _Reader(ast.NodeVisitor):
     # -- calls
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Clocks, chance, the outside, mutation, orders of sets."""
+        """Clocks, chance, the outside, orders of sets."""
         of, text = self.object(node.func), ast.unparse(node.func)
         self._call(node, of, text)
-        if isinstance(node.func, ast.Attribute) and node.func.attr in _MUTATES and self.root(node.func.value) in self.values:
-            self.say("R7", node, f"changes {ast.unparse(node.func.value)} in place: .{node.func.attr}()")
         if isinstance(node.func, ast.Name) and node.func.id in _ORDERLESS:
             self.calm.update(node.args)
         elif self._takes_order(node):
@@ -410,7 +424,7 @@ class _Reader(ast.NodeVisitor):
     # -- assignments, globals, operators
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """Something is put into a state or an event."""
+        """Something is put into what is outside."""
         for target in node.targets:
             self._target(target, node)
         self.generic_visit(node)
@@ -421,16 +435,14 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Delete(self, node: ast.Delete) -> None:
-        """Something is taken out of a state or an event."""
+        """Something is taken out of what is outside."""
         for target in node.targets:
             self._target(target, node)
 
     def _target(self, target: ast.AST, node: ast.AST) -> None:
         if isinstance(target, (ast.Attribute, ast.Subscript)):
             root = self.root(target)
-            if root in self.values:
-                self.say("R7", node, f"puts something into {ast.unparse(target)}")
-            elif root is not None and root not in self.local:
+            if root is not None and root not in self.local | self.values:
                 self.say("R8", node, f"changes {ast.unparse(target)}")
 
     def visit_Global(self, node: ast.Global) -> None:
