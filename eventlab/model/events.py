@@ -445,6 +445,6 @@ def type_name(which: Any) -> str:
 
 
 def findings() -> list[Finding]:
-    """What a reviewer would say of the names of this process's events and commands; an empty list is praise."""
+    """What a reviewer would say of the names and descriptions of this process's events and commands; an empty list is praise."""
     found = [f for kind in EVENTS.all() for f in event_findings(kind.name, kind.schema.doc)]
-    return found + [f for kind in COMMANDS.all() for f in command_findings(kind.name)]
+    return found + [f for kind in COMMANDS.all() for f in command_findings(kind.name, description(kind.cls))]
