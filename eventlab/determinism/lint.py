@@ -18,19 +18,23 @@ import random
 import re
 import textwrap
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
+from eventlab.determinism.sharing import Part, Shape, changes
 from eventlab.determinism.sql_lint import SQL_RULES, lint_sql
 from eventlab.errors import ModelError
 from eventlab.model.events import COMMANDS, EVENTS, EventType, description
 from eventlab.model.models import MODELS, Model, model_of
-from eventlab.model.names import command_findings, event_findings
+from eventlab.model.names import Finding, command_findings, event_findings, query_findings
+from eventlab.model.queries import QUERIES
 from eventlab.model.source import capture
 from eventlab.model.types import FieldType, Record
 from eventlab.projections.handmade import HANDMADE, Handmade
+from eventlab.temporal.reader import Reader
 
 #: Code → what it is about, and what to do.
 RULES: Final[dict[str, tuple[str, str]]] = {
@@ -41,6 +45,8 @@ RULES: Final[dict[str, tuple[str, str]]] = {
     "M2": ("a command that no model decides is never handled", "add it to a decide"),
     "M3": ("an aggregate knows another one by its id, never by its state", "keep the id: customer: str"),
     "M4": ("an event or command holds values, and no state of a model", "write down the values that matter"),
+    "M5": ("a model that does not say what it takes may take everything: what nobody evolves or decides is then not found",
+           "annotate it: event: OrderPlaced | ItemAdded, command: PlaceOrder | AddItem"),
     "R1": ("a fold or decision that reads the clock differs from run to run", "the time of the event, its meta or the command"),
     "R2": ("chance and fresh ids differ from run to run", "make them outside, and put them in the command or event"),
     "R3": ("what the machine around it says differs from machine to machine", "put it in the command or event"),
@@ -51,8 +57,10 @@ RULES: Final[dict[str, tuple[str, str]]] = {
     "R8": ("a global that changes is state that no event explains", "put it in the state, or pass it in the event"),
     "R9": ("a moment without a zone means another one on another machine", "dt.datetime(…, tzinfo=dt.UTC)"),
     "R10": ("a sum of floats depends on the order, and drifts", "el.Money, or whole numbers of the smallest unit"),
+    "R11": ("a fold or decision that looks around in a lab finds something else each time, and no event says what it saw",
+            "ask first, and put the answer in the command or event"),
     **SQL_RULES,
-}
+}  # fmt: skip
 _CLOCK: Final = frozenset(
     "time time_ns monotonic monotonic_ns perf_counter perf_counter_ns localtime gmtime process_time ctime asctime".split()
 )
@@ -60,9 +68,6 @@ _NOW: Final = frozenset({"now", "utcnow", "today"})
 _OUTSIDE: Final = frozenset(
     "socket subprocess requests httpx urllib http ftplib smtplib sqlite3 threading multiprocessing asyncio concurrent logging "
     "shutil tempfile".split()
-)
-_MUTATES: Final = frozenset(
-    "append add update pop remove clear extend setdefault sort discard insert popitem reverse __setitem__ __delitem__".split()
 )
 #: What takes the items of a set and does not care about their order.
 _ORDERLESS: Final = frozenset({"sorted", "set", "frozenset", "sum", "len", "any", "all", "min", "max", "dict", "Counter"})
@@ -97,7 +102,9 @@ class Linted(list[Found]):
 
 
 def lint(*models: type[Any] | Handmade) -> Linted:
-    """What a reviewer would say of these models, with their events and commands; of all models of this process without any.
+    """What a reviewer would say of these models, with their events and commands; of all there are here without any.
+
+    Without any, queries are looked at too, and what no model evolves or decides.
 
     Projections written as SQL or as a function of frames are read too.
 
@@ -129,14 +136,15 @@ def lint(*models: type[Any] | Handmade) -> Linted:
     if not models:
         found += _together(given)
     for kind in EVENTS.all() if not models else events.values():
-        said = event_findings(kind.name, kind.schema.doc)
-        found += [_plain(one.code, kind.cls, one.message) for one in said]
+        found += _named(kind.cls, event_findings(kind.name, kind.schema.doc))
         found += _holds(kind.cls, kind.fields, "M4")
         for step in kind.upcasters.values():
             found += _of_function(step.function, f"upcast of {kind.name}", kind.cls, frozenset())
     for command in COMMANDS.all() if not models else _commands(given):
-        found += [_plain(one.code, command.cls, one.message) for one in command_findings(command.name)]
+        found += _named(command.cls, command_findings(command.name, description(command.cls)))
         found += _holds(command.cls, command.fields, "M4")
+    for query in QUERIES.all() if not models else ():
+        found += _named(query.cls, query_findings(query.name, query.doc))
     return Linted(sorted(dict.fromkeys(found), key=lambda one: (one.file, one.line, one.code, one.name)))
 
 
@@ -162,17 +170,40 @@ def _of_handmade(made: Handmade) -> Iterator[Found]:
 # -- names, and how things fit together ------------------------------------------------------------------------------------
 
 
-def _plain(code: str, cls: type[Any], said: str) -> Found:
+def _named(cls: type[Any], said: Iterable[Finding]) -> Iterator[Found]:
+    for one in said:
+        yield from _plain(one.code, cls, one.message)
+
+
+def _plain(code: str, cls: type[Any], said: str, field: str = "") -> Iterator[Found]:
+    """A finding about a class, or a field of it, unless it is passed over there or above the class."""
     why, hint = RULES[code]
-    file, line = _place(cls)
-    return Found(code, cls.__name__, said, why, hint, file, line, f"{cls.__module__}:{cls.__qualname__}")
+    file, line, ignored = _place(cls, field)
+    if code not in ignored:
+        yield Found(code, cls.__name__, said, why, hint, file, line, f"{cls.__module__}:{cls.__qualname__}")
 
 
-def _place(cls: type[Any]) -> tuple[str, int]:
+def _place(cls: type[Any], field: str) -> tuple[str, int, set[str]]:
+    """File and line of a class or a field of it, and the codes that are passed over there."""
     try:
-        return _short(inspect.getsourcefile(cls) or ""), inspect.getsourcelines(cls)[1]
+        lines, first = inspect.getsourcelines(cls)
+        file = _short(inspect.getsourcefile(cls) or "")
     except (OSError, TypeError):
-        return "", 0
+        return "", 0, set()
+    head = next((at for at, line in enumerate(lines) if re.match(r"\s*class\b", line)), 0)
+    at = next((at for at, line in enumerate(lines) if field and re.match(rf"\s*{field}\s*:", line)), 0)
+    ignored = _ignored("".join(lines))
+    return file, first + at, {code for where in (*range(head + 1), at) for code in ignored.get(where, ())}
+
+
+def _ignored(text: str) -> dict[int, set[str]]:
+    """Codes that are passed over, by line from 0 on; a reason has to be given."""
+    found: dict[int, set[str]] = {}
+    for at, line in enumerate(text.splitlines()):
+        match = _IGNORE.search(line)
+        if match and match[2]:
+            found[at] = {code.strip() for code in match[1].split(",")}
+    return found
 
 
 def _short(file: str) -> str:
@@ -187,22 +218,54 @@ def _short(file: str) -> str:
 def _of_model(model: Model) -> Iterator[Found]:
     cls = model.cls
     if not description(cls):
-        yield _plain("N3", cls, f"the {model.kind} has no docstring")
+        yield from _plain("N3", cls, f"the {model.kind} has no docstring")
+    yield from _unsaid(model)
     yield from _holds(cls, model.fields, "M3")
     sets = frozenset(name for name, kind in model.fields if kind.declared.startswith(("set", "frozenset")))
     floats = frozenset(name for name, kind in model.fields if kind.tag == "f64")
+    state = Shape(dict(model.fields), cls)
+    shapes = {"evolve": [state, _shape(model.handled)], "decide": [state, _shape(_commands([model]))],
+              "key": [_shape(model.handled)]}  # fmt: skip
     for name in _MODEL_METHODS:
         function = getattr(cls, name, None)
         if isinstance(function, types.FunctionType):
-            yield from _of_function(function, name, cls, sets, floats)
+            yield from _of_function(function, name, cls, sets, floats, shapes[name])
+
+
+def _shape(kinds: Sequence[Any] | None) -> Shape:
+    """The fields of any of these events or commands, but for those whose type depends on which of them it is."""
+    every = [field for kind in kinds or () for field in kind.fields]
+    types_of = {name: {of.declared for other, of in every if other == name} for name, _ in every}
+    return Shape({name: of for name, of in every if len(types_of[name]) == 1})
+
+
+def _unsaid(model: Model) -> Iterator[Found]:
+    """An `evolve` or `decide` that leaves open what it takes."""
+    open_ = []
+    for function, what in ((model.evolve, "events"), (model.decide, "commands")):
+        taken = [] if function is None else [*inspect.signature(function).parameters.values()][1:2]
+        if function is not None and taken and taken[0].annotation is inspect.Parameter.empty:
+            open_.append((function, f"{function.__name__}({taken[0].name}) does not say which {what} it takes"))
+    if not open_:
+        return
+    source = capture(open_[0][0])
+    why, hint = RULES["M5"]
+    for function, _ in open_:
+        if "M5" in _ignored(capture(function).text or "").get(0, ()):
+            return
+    said, cls = " and ".join(said for _, said in open_), model.cls
+    place = f"{cls.__module__}:{cls.__qualname__}"
+    yield Found("M5", cls.__name__, said, why, hint, _short(source.file), source.line, place)
 
 
 def _holds(cls: type[Any], fields: Sequence[tuple[str, FieldType]], code: str) -> Iterator[Found]:
-    """States of models inside of a state, an event or a command."""
+    """States of models inside of a state, an event or a command, be it in a list or dict or in a part of it."""
     for name, kind in fields:
+        while kind.item is not None:
+            name, kind = f"{name}[]", kind.item
         if isinstance(kind, Record):
             if _is_model(kind.cls):
-                yield _plain(code, cls, f"{name} holds a {kind.cls.__name__}")
+                yield from _plain(code, cls, f"{name} holds a {kind.cls.__name__}", re.split(r"\W", name)[0])
             yield from _holds(cls, [(f"{name}.{part}", of) for part, of in kind.fields], code)
 
 
@@ -216,12 +279,12 @@ def _together(models: Sequence[Model]) -> Iterator[Found]:
         evolved = {kind.cls for model in models for kind in model.handled or ()}
         for kind in EVENTS.all():
             if kind.cls not in evolved:
-                yield _plain("M1", kind.cls, "no model evolves it")
+                yield from _plain("M1", kind.cls, "no model evolves it")
     decided = {command.cls for command in _commands(models)}
     if not any(model.decide is not None and model._resolve_decides() is None for model in models):
         for command in COMMANDS.all():
             if command.cls not in decided:
-                yield _plain("M2", command.cls, "no model decides it")
+                yield from _plain("M2", command.cls, "no model decides it")
 
 
 def _commands(models: Sequence[Model]) -> list[Any]:
@@ -233,17 +296,19 @@ def _commands(models: Sequence[Model]) -> list[Any]:
 
 
 def _of_function(
-    function: Callable[..., Any], what: str, owner: type[Any], sets: frozenset[str], floats: frozenset[str] = frozenset()
-) -> list[Found]:
+    function: Callable[..., Any], what: str, owner: type[Any], sets: frozenset[str], floats: frozenset[str] = frozenset(),
+    shapes: Sequence[Shape] = (),
+) -> list[Found]:  # fmt: skip
+    """What is found in a function and its helpers; `shapes` are those of its arguments."""
     seen: set[types.CodeType] = set()
     found: list[Found] = []
-    waiting: list[tuple[Callable[..., Any], str]] = [(function, what)]
+    waiting: list[tuple[Callable[..., Any], str, Sequence[Shape]]] = [(function, what, shapes)]
     while waiting:
-        one, name = waiting.pop()
+        one, name, given = waiting.pop()
         if not isinstance(one, types.FunctionType) or one.__code__ in seen:
             continue
         seen.add(one.__code__)
-        reader = _Reader(one, name, owner, sets, floats)
+        reader = _Reader(one, name, owner, sets, floats, given)
         found += reader.read()
         waiting += reader.helpers
     return found
@@ -253,16 +318,19 @@ class _Reader(ast.NodeVisitor):
     """Reads one function: what it names is looked up where it is defined, so an alias hides nothing."""
 
     def __init__(
-        self, function: types.FunctionType, what: str, owner: type[Any], sets: frozenset[str], floats: frozenset[str]
-    ) -> None:
+        self, function: types.FunctionType, what: str, owner: type[Any], sets: frozenset[str], floats: frozenset[str],
+        shapes: Sequence[Shape],
+    ) -> None:  # fmt: skip
         self.function, self.what, self.owner, self.sets, self.floats = function, what, owner, sets, floats
         self.source = capture(function)
         self.found: list[Found] = []
-        self.helpers: list[tuple[Callable[..., Any], str]] = []
+        #: Functions it calls, how they are called in a finding, and what their arguments look like.
+        self.helpers: list[tuple[Callable[..., Any], str, Sequence[Shape]]] = []
         self.names = self._names(function)
         parameters = [*inspect.signature(function).parameters]
         #: Names that stand for the state, the event and what they hold.
         self.values = set(parameters)
+        self.given = {name: Part(0, name, shape) for name, shape in zip_longest(parameters, shapes[: len(parameters)])}
         self.local: set[str] = set()
         self.calm: set[ast.AST] = set()
 
@@ -285,7 +353,7 @@ class _Reader(ast.NodeVisitor):
             tree = ast.parse(textwrap.dedent(self.source.text))
         except SyntaxError:
             return []
-        ignored = self._ignored(self.source.text)
+        ignored = _ignored(self.source.text)
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 self.local.add(node.id)
@@ -294,18 +362,12 @@ class _Reader(ast.NodeVisitor):
                 self.values.add(node.name)
         defined = next((n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda))), None)
         # Its decorators and annotations are not what it does.
-        for part in ([] if defined is None else defined.body if isinstance(defined.body, list) else [defined.body]):
+        body = defined.body if isinstance(defined, ast.FunctionDef) else [ast.Return(defined.body)] if defined else []
+        for part in body:
             self.visit(part)
-        return [one for one in self.found if one.code not in ignored.get(one.line, set())]
-
-    def _ignored(self, text: str) -> dict[int, set[str]]:
-        """Codes that are passed over, by line; a reason has to be given."""
-        found: dict[int, set[str]] = {}
-        for at, line in enumerate(text.splitlines()):
-            match = _IGNORE.search(line)
-            if match and match[2]:
-                found[self.source.line + at] = {code.strip() for code in match[1].split(",")}
-        return found
+        for node, said in changes(body, self.given, self.object):
+            self.say("R7", node, said)
+        return [one for one in self.found if one.code not in ignored.get(one.line - self.source.line, ())]
 
     def say(self, code: str, node: ast.AST, said: str) -> None:
         why, hint = RULES[code]
@@ -333,11 +395,10 @@ class _Reader(ast.NodeVisitor):
     # -- calls
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Clocks, chance, the outside, mutation, orders of sets."""
+        """Clocks, chance, the outside, orders of sets."""
         of, text = self.object(node.func), ast.unparse(node.func)
         self._call(node, of, text)
-        if isinstance(node.func, ast.Attribute) and node.func.attr in _MUTATES and self.root(node.func.value) in self.values:
-            self.say("R7", node, f"changes {ast.unparse(node.func.value)} in place: .{node.func.attr}()")
+        self._own(node)
         if isinstance(node.func, ast.Name) and node.func.id in _ORDERLESS:
             self.calm.update(node.args)
         elif self._takes_order(node):
@@ -361,6 +422,8 @@ class _Reader(ast.NodeVisitor):
             self.say("R2", node, f"calls {text}()")
         elif of in (os.getenv, os.getcwd, os.getpid) or (top == "platform") or (top == "socket" and name == "gethostname"):
             self.say("R3", node, f"calls {text}()")
+        elif module == "eventlab.lab" and name in ("open", "scratch"):
+            self.say("R11", node, f"opens a lab: {text}()")
         elif of in (builtins.open, builtins.print, builtins.input) or top in _OUTSIDE or (top == "os" and name == "system"):
             self.say("R4", node, f"calls {text}()")
         elif of in (builtins.hash, builtins.id):
@@ -371,7 +434,17 @@ class _Reader(ast.NodeVisitor):
             not node.keywords):  # fmt: skip
             self.say("R9", node, f"reads a timestamp in the zone of the machine: {text}()")
         elif isinstance(of, types.FunctionType) and not self._library(of):
-            self.helpers.append((of, f"{self.what}, by way of {name},"))
+            self.helpers.append((of, f"{self.what}, by way of {name},", ()))
+
+    def _own(self, node: ast.Call) -> None:
+        """A method of the model's own: what it does, its caller does."""
+        method = node.func
+        if isinstance(method, ast.Attribute) and isinstance(method.value, ast.Name) and method.value.id == "self":
+            of = inspect.getattr_static(self.owner, method.attr, None)
+            if "self" in self.values and isinstance(of, types.FunctionType) and not self._library(of):
+                state = self.given["self"].kind
+                shapes = [state] if isinstance(state, Shape) else []
+                self.helpers.append((of, f"{self.what}, by way of {method.attr},", shapes))
 
     def _library(self, of: types.FunctionType) -> bool:
         home = str(self.function.__globals__.get("__name__", "")).split(".")[0]
@@ -410,7 +483,7 @@ class _Reader(ast.NodeVisitor):
     # -- assignments, globals, operators
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """Something is put into a state or an event."""
+        """Something is put into what is outside."""
         for target in node.targets:
             self._target(target, node)
         self.generic_visit(node)
@@ -421,16 +494,14 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Delete(self, node: ast.Delete) -> None:
-        """Something is taken out of a state or an event."""
+        """Something is taken out of what is outside."""
         for target in node.targets:
             self._target(target, node)
 
     def _target(self, target: ast.AST, node: ast.AST) -> None:
         if isinstance(target, (ast.Attribute, ast.Subscript)):
             root = self.root(target)
-            if root in self.values:
-                self.say("R7", node, f"puts something into {ast.unparse(target)}")
-            elif root is not None and root not in self.local:
+            if root is not None and root not in self.local | self.values:
                 self.say("R8", node, f"changes {ast.unparse(target)}")
 
     def visit_Global(self, node: ast.Global) -> None:
@@ -442,17 +513,24 @@ class _Reader(ast.NodeVisitor):
         self.say("R8", node, f"sets {', '.join(node.names)}, a name outside of it")
 
     def visit_Name(self, node: ast.Name) -> None:
-        """A list, dict or set outside, which anyone may change."""
+        """A list, dict or set outside, which anyone may change; a lab."""
         if isinstance(node.ctx, ast.Load) and node.id not in self.local | self.values:
             of = self.names.get(node.id)
+            self._looks(node, of)
             if isinstance(of, (list, dict, set, bytearray)) and node.id not in vars(builtins):
                 self.say("R8", node, f"reads {node.id}, a {type(of).__name__} outside of it that anyone may change")
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        """The environment."""
-        if self.object(node) is os.environ:
+        """The environment; a lab of another module."""
+        of = self.object(node)
+        if of is os.environ:
             self.say("R3", node, "reads os.environ")
+        self._looks(node, of)
         self.generic_visit(node)
+
+    def _looks(self, node: ast.expr, of: Any) -> None:
+        if isinstance(of, Reader):
+            self.say("R11", node, f"looks around in {ast.unparse(node)}, a {type(of).__name__}")
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
         """A float that is summed up from event to event."""

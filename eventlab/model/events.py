@@ -14,7 +14,17 @@ from eventlab.errors import InvalidValue, ModelError, SchemaConflict, StaleType,
 from eventlab.model.names import Finding, check_distinct, check_type_name, command_findings, event_findings
 from eventlab.model.schema import Schema
 from eventlab.model.source import keep_text
-from eventlab.model.types import FieldType, Leaf, Record, as_uuid, check_positional, classes_in, field_type, type_hints
+from eventlab.model.types import (
+    FieldType,
+    Leaf,
+    Record,
+    as_uuid,
+    check_declared,
+    check_positional,
+    classes_in,
+    field_type,
+    type_hints,
+)
 from eventlab.model.upcasting import Upcaster, chain_of, check_step, inherited, step_of, upcast_columns
 
 C = TypeVar("C", bound=type[Any])
@@ -319,6 +329,7 @@ def freeze(cls: C) -> C:
         raise ModelError(f"{cls!r} is no class", hint="the decorator stands above a class; a stored name is name=…")
     if "__dataclass_params__" in vars(cls):
         raise ModelError(f"{cls.__name__} is a dataclass already", hint="leave @dataclass out: eventlab makes it one")
+    check_declared(cls)
     try:
         dataclass(frozen=True)(cls)  # it adds methods to the class it is given
     except ValueError as why:  # a mutable default such as {} or []
@@ -458,6 +469,6 @@ def type_name(which: Any) -> str:
 
 
 def findings() -> list[Finding]:
-    """What a reviewer would say of the names of this process's events and commands; an empty list is praise."""
+    """What a reviewer would say of the names and descriptions of this process's events and commands; an empty list is praise."""
     found = [f for kind in EVENTS.all() for f in event_findings(kind.name, kind.schema.doc)]
-    return found + [f for kind in COMMANDS.all() for f in command_findings(kind.name)]
+    return found + [f for kind in COMMANDS.all() for f in command_findings(kind.name, description(kind.cls))]

@@ -115,11 +115,19 @@ def event_findings(name: str, doc: str) -> list[Finding]:
     return found
 
 
-def command_findings(name: str) -> list[Finding]:
-    """What a reviewer would say of a command's name."""
+def command_findings(name: str, doc: str) -> list[Finding]:
+    """What a reviewer would say of a command's name and description."""
+    found = []
     words = _WORDS.findall(name)
     # Bring, Ping: the verb itself ends so; what is left of a gerund without its ending has a vowel.
     gerund = bool(words) and re.fullmatch(r".*[aeiouy].*ing", words[0].lower()) is not None
     if past_tense(name) or gerund:
-        return [Finding("N2", name, f"{name} does not read as an order", "for example PlaceOrder, AddItem")]
-    return []
+        found.append(Finding("N2", name, f"{name} does not read as an order", "for example PlaceOrder, AddItem"))
+    if not doc:
+        found.append(Finding("N3", name, f"{name} has no description", "say what the business is asked to do in a docstring"))
+    return found
+
+
+def query_findings(name: str, doc: str) -> list[Finding]:
+    """What a reviewer would say of a query's description."""
+    return [] if doc else [Finding("N3", name, f"{name} has no description", "say what it answers in a docstring")]

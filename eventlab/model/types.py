@@ -365,6 +365,53 @@ def check_positional(cls: type[Any]) -> None:
         )
 
 
+#: What a field may hold: of any other value in a class (a function, a property, another class) nobody thinks it is stored.
+_DATA: Final = (
+    str, bytes, int, float, Decimal, uuid.UUID, dt.date, dt.time, dt.timedelta, list, dict, set, tuple, frozenset,
+    types.NoneType, enum.Enum, dataclasses.Field,
+)  # fmt: skip
+
+
+def check_declared(cls: type[Any]) -> None:
+    """A class whose values are all fields: one without an annotation is none, and would be lost without a word."""
+    if issubclass(cls, enum.Enum):
+        return
+    declared = {name for base in cls.__mro__ for name in inspect.get_annotations(base)}
+    for name, value in vars(cls).items():
+        # UPPER_CASE is how a constant is written.
+        if name.startswith("_") or name.isupper() or name in declared or not _is_data(value):
+            continue
+        raise ModelError(
+            f"{cls.__name__}.{name} has no annotation: it is no field, and its value is never stored",
+            hint=f"{name}: {_declaration(value)}; for a constant {name.upper()} = …, or an annotation as ClassVar",
+            field=name,
+        )
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, _DATA):
+        return True
+    # A descriptor, or a wrapped function, may be written as a dataclass.
+    acts = {"__get__", "__set__", "__set_name__", "__call__"}.intersection(dir(type(value)))
+    return dataclasses.is_dataclass(type(value)) and not acts
+
+
+def _declaration(value: Any) -> str:
+    """How a field with this default is written: `str = "a"`."""
+    of = type(value).__name__
+    if isinstance(value, (list, dict, set)):
+        return f"{of}[…] = el.field(default_factory={of})"
+    if isinstance(value, dataclasses.Field):
+        return "… = el.field(…)"
+    if isinstance(value, enum.Enum):
+        return f"{of} = {of}.{value.name}"
+    if value is None:
+        return "… | None = None"
+    shown = f'"{value}"' if type(value) is str and not set(value) & {'"', "\\"} and value.isprintable() else repr(value)
+    kind = "tuple[…, ...]" if type(value) is tuple else "frozenset[…]" if type(value) is frozenset else of
+    return f"{kind} = {shown if len(shown) <= 40 else '…'}"
+
+
 def _name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
 

@@ -52,7 +52,7 @@ def _of(board: Board, note: Note) -> Iterator[Finding]:
             yield _say("B10", name, f"nobody gives {name}", "who does, or after which event does a policy?")
         if board.aggregate_of(note.id) is None and not board.after(note.id, "system"):
             yield _say("B17", name, f"no aggregate decides {name}", "whose rules may reject it? link it to that aggregate")
-        for one in command_findings(name):
+        for one in command_findings(name, "said"):
             yield _say("B6", name, one.message, one.hint)
     if kind == "event":
         if not note.to:

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -13,9 +14,10 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import time as clock
+from types import ModuleType
 from typing import Any, Self
 
 import pytest
@@ -58,6 +60,9 @@ def model(evolve: Callable[[Any, Any], Any]) -> type[Any]:
         trees: frozenset[str] = frozenset()
         log: tuple[str, ...] = ()
         at: dt.datetime | None = None
+
+        def dropped(self, event: LeafDropped) -> Any:
+            return replace(self, n=time.time())
 
     Wood.evolve = evolve
     Wood.__annotations__ = fields
@@ -167,12 +172,40 @@ def sums_floats(self: Any, event: LeafDropped) -> Any:
     return replace(self, n=self.n + event.grams)
 
 
+LAB = el.scratch()
+
+
+def looks_around(self: Any, event: LeafDropped) -> Any:
+    return replace(self, n=float(LAB.head))
+
+
+def looks_around_at_a_moment(self: Any, event: LeafDropped) -> Any:
+    return replace(self, n=float(MOMENT.head))
+
+
+def looks_around_in_a_module(self: Any, event: LeafDropped) -> Any:
+    return replace(self, n=float(labs.OTHER.head))
+
+
+def opens_a_lab(self: Any, event: LeafDropped) -> Any:
+    return replace(self, n=float(el.scratch().head))
+
+
+def by_a_method(self: Any, event: LeafDropped) -> Any:
+    return self.dropped(event)
+
+
+labs = ModuleType("labs")
+labs.OTHER = LAB  # type: ignore[attr-defined]
+MOMENT = LAB.at(position=0)
+
 FAULTY = {
     clock_by_module: "R1", clock_by_alias: "R1", clock_of_datetime: "R1", clock_in_a_helper: "R1", chance: "R2", fresh_id: "R2",
     environment: "R3", getenv: "R3", reads_a_file: "R4", prints: "R4", loops_over_a_set: "R5", lists_a_set: "R5",
     joins_a_set: "R5", comprehends_a_set: "R5", hashes: "R6", mutates_what_it_holds: "R7", puts_into_the_event: "R7",
     mutates_what_was_matched: "R7", writes_a_global: "R8", reads_a_global_dict: "R8", naive: "R9", local_zone: "R9",
-    sums_floats: "R10",
+    sums_floats: "R10", looks_around: "R11", looks_around_at_a_moment: "R11", looks_around_in_a_module: "R11",
+    opens_a_lab: "R11", by_a_method: "R1",
 }  # fmt: skip
 
 
@@ -180,7 +213,8 @@ FAULTY = {
 def test_a_fault_is_named_where_it_is(evolve: Any) -> None:
     found = lint(model(evolve))
     assert {one.code for one in found} == {FAULTY[evolve]}, [str(one) for one in found]
-    first = (helper_that_asks_the_clock if evolve is clock_in_a_helper else evolve).__code__.co_firstlineno
+    helpers = {clock_in_a_helper: helper_that_asks_the_clock, by_a_method: model(evolve).dropped}
+    first = helpers.get(evolve, evolve).__code__.co_firstlineno
     assert all(first < one.line < first + 6 for one in found)
     assert all(Path(one.file).name == "test_lint.py" for one in found)
     assert all(one.why and one.hint and one.code in str(one) for one in found)
@@ -227,10 +261,19 @@ def with_a_reason(self: Any, event: LeafDropped) -> Any:
     return replace(self, n=self.n + event.grams)  # eventlab: ignore[R10] shown to people, never compared
 
 
+def with_another_reason(self: Any, event: LeafDropped) -> Any:
+    return replace(self, n=float(LAB.head))  # eventlab: ignore[R11] a lab of one constant event
+
+
+def with_a_lab_by_name_only(self: Any, event: LeafDropped) -> Any:
+    LAB = event
+    return replace(self, log=(*self.log, LAB.tree))
+
+
 @pytest.mark.parametrize(
     "evolve",
     [sorts_a_set, counts_a_set, any_of_a_set, changes_a_list_of_its_own, a_moment_with_a_zone, reads_a_constant, by_name_only,
-     with_a_reason],
+     with_a_reason, with_another_reason, with_a_lab_by_name_only],
     ids=lambda of: of.__name__,
 )  # fmt: skip
 def test_what_only_looks_suspicious_is_let_pass(evolve: Any) -> None:
@@ -280,6 +323,59 @@ def test_words_and_references() -> None:
     assert "owner holds a Owner" in next(one.said for one in found if one.code == "M3")
 
 
+@el.event(name="lint.BirdSeen")
+class BirdSeen:
+    """Somebody saw a bird."""
+
+    kind: str
+
+
+@el.aggregate(name="lint_bird")
+class Bird:
+    """A bird that is known."""
+
+    kind: str = ""
+
+    def evolve(self, event: BirdSeen) -> Self:
+        return self
+
+
+@dataclass(frozen=True)
+class Nest:
+    bird: Bird = field(default_factory=Bird)
+    eggs: int = 0
+
+
+def test_a_state_in_a_list_a_dict_or_a_part_is_a_reference_too() -> None:
+    @el.aggregate(name="lint_tree")
+    class Tree:
+        """A tree with birds."""
+
+        id: str = ""
+        birds: tuple[Bird, ...] = ()
+        named: dict[str, Bird] = el.field(default_factory=dict)
+        flocks: dict[str, list[Bird]] = el.field(default_factory=dict)
+        gone: frozenset[Bird] = frozenset()
+        last: list[Bird | None] = el.field(default_factory=list)
+        nest: Nest = el.field(default_factory=Nest)
+        nests: tuple[Nest, ...] = ()
+        kept: tuple[Bird, ...] = ()  # eventlab: ignore[M3] never asked for its state
+        kinds: tuple[str, ...] = ()
+        eggs: dict[str, int] = el.field(default_factory=dict)
+
+        def evolve(self, event: BirdSeen) -> Self:
+            return self
+
+    found = lint(Tree)
+    assert {one.code for one in found} == {"M3"}
+    assert [one.said for one in found] == [
+        "birds[] holds a Bird", "named[] holds a Bird", "flocks[][] holds a Bird", "gone[] holds a Bird", "last[] holds a Bird",
+        "nest.bird holds a Bird", "nests[].bird holds a Bird",
+    ]  # fmt: skip
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    assert all(lines[one.line - 1].split(":")[0].strip() == re.split(r"\W", one.said)[0] for one in found)
+
+
 def test_what_nobody_reads_or_decides(tmp_path: Path) -> None:
     (tmp_path / "lonely.py").write_text(
         textwrap.dedent('''
@@ -309,6 +405,162 @@ def test_what_nobody_reads_or_decides(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1, done.stderr
     assert {(one["code"], one["name"]) for one in json.loads(done.stdout)} == {("M1", "NobodyCared"), ("M2", "CareForNobody")}
+
+
+def said_of(tmp_path: Path, name: str, code: str) -> set[tuple[str, str, int]]:
+    """Code, name and line of what lint says of a module."""
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(code))
+    command = [Path(sys.executable).parent / "eventlab", "lint", "--models", name, "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return {(one["code"], one["name"], one["line"]) for one in json.loads(done.stdout)}
+
+
+def test_commands_and_queries_say_what_they_mean(tmp_path: Path) -> None:
+    assert said_of(
+        tmp_path,
+        "silent",
+        '''
+        import eventlab as el
+
+        @el.event
+        class KeyFound:
+            "A key was found."
+
+        @el.command
+        class FindKey:
+            where: str
+
+        @el.command
+        class SeekKey:  # eventlab: ignore[N3] only a test sends it
+            where: str
+
+        @el.command
+        class LookForKey:
+            "Have a look."
+
+        @el.query
+        class KeysIn:
+            where: str
+            def answer(self, lab) -> int:
+                return 0
+
+        @el.query
+        class KeysAt:
+            "How many keys are there?"
+            where: str
+            def answer(self, lab) -> int:
+                return 0
+
+        @el.aggregate
+        class Keyring:
+            "Some keys."
+            n: int = 0
+            def decide(self, command: FindKey | SeekKey | LookForKey):
+                yield KeyFound()
+            def evolve(self, event: KeyFound) -> "Keyring":
+                return Keyring(self.n + 1)
+        ''',
+    ) == {("N3", "FindKey", 8), ("N3", "KeysIn", 20)}
+
+
+def test_a_model_that_does_not_say_what_it_takes_is_named_once(tmp_path: Path) -> None:
+    assert said_of(
+        tmp_path,
+        "unsaid",
+        '''
+        from typing import Any
+        import eventlab as el
+
+        @el.event
+        class DoorOpened:
+            "A door was opened."
+
+        @el.event
+        class DoorForgotten:
+            "Nobody evolves it, and nobody can say so."
+
+        @el.command
+        class OpenDoor:
+            "Open a door."
+
+        @el.aggregate
+        class Doors:
+            "Takes anything."
+            n: int = 0
+            def decide(self, command):
+                yield DoorOpened()
+            def evolve(self, event):
+                return Doors(self.n + 1)
+
+        @el.aggregate
+        class Doorway:
+            "Says no events."
+            n: int = 0
+            def decide(self, command: OpenDoor):
+                yield DoorOpened()
+            def evolve(self, event):  # eventlab: ignore[M5] it counts whatever there is
+                return Doors(self.n + 1)
+
+        @el.aggregate
+        class Everything:
+            "Says that it takes all."
+            n: int = 0
+            def evolve(self, event: Any) -> "Everything":
+                return Everything(self.n + 1)
+        ''',
+    ) == {("M5", "Doors", 23)}
+
+
+def test_what_a_model_does_not_say_is_named_with_what_to_annotate() -> None:
+    @el.aggregate(name="lint_unsaid")
+    class Unsaid:
+        """Takes anything."""
+
+        n: int = 0
+
+        def decide(self, order):  # type: ignore[no-untyped-def]
+            yield order
+
+        def evolve(self, event):  # type: ignore[no-untyped-def]
+            return self
+
+    (found,) = lint(Unsaid)
+    assert (found.code, found.name) == ("M5", "Unsaid")
+    assert found.said == "evolve(event) does not say which events it takes and decide(order) does not say which commands it takes"
+
+
+def test_a_finding_about_a_class_is_passed_over_at_its_head(tmp_path: Path) -> None:
+    assert said_of(
+        tmp_path,
+        "heads",
+        '''
+        import eventlab as el
+
+        @el.event  # eventlab: ignore[M1] read by another team
+        class LampLit:
+            "A lamp was lit."
+
+        @el.event
+        class LampOut:  # eventlab: ignore[M1, N1] read by another team
+            "A lamp went out."
+
+        @el.event
+        class LampBroken:  # eventlab: ignore[M1]
+            "Without a reason it is said."
+
+        @el.event
+        class LampSeen:
+            "A lamp was seen."
+
+        @el.aggregate
+        class Lamp:
+            "A lamp."
+            n: int = 0
+            def evolve(self, event: LampSeen) -> "Lamp":
+                return Lamp(self.n + 1)
+        ''',
+    ) == {("M1", "LampBroken", 12)}
 
 
 def test_the_domains_have_nothing_to_say(capsys: pytest.CaptureFixture[str]) -> None:

@@ -641,12 +641,15 @@ def test_a_name_that_reads_oddly_is_a_finding_and_no_failure(notebook: Notebooks
 
         @el.command
         class QuestionBill:
+            "Say that the bill is doubtful."
             cents: int
         """
     )
     mine = {"PayBillNow", "BillQuestioned", "BillWasQuestioned", "QuestionBill"}
     found = {(f.code, f.subject) for f in el.findings() if f.subject in mine}
-    assert found == {("N1", "PayBillNow"), ("N3", "PayBillNow"), ("N2", "BillWasQuestioned")}
+    assert found == {
+        ("N1", "PayBillNow"), ("N3", "PayBillNow"), ("N2", "BillWasQuestioned"), ("N3", "BillWasQuestioned"),
+    }  # fmt: skip
     with el.scratch() as lab:
         lab.append("bill-1", [cells.PayBillNow(1)])
         assert lab.head == 1

@@ -20,6 +20,7 @@ from eventlab.model.names import (
     command_findings,
     event_findings,
     past_tense,
+    query_findings,
     snake,
     split_stream,
 )
@@ -131,7 +132,7 @@ def test_two_different_names_that_case_alone_tells_apart_are_refused(names: list
 def test_a_fact_in_the_past_is_taken_for_one(name: str):
     assert past_tense(name)
     assert event_findings(name, "It happened.") == []
-    assert [f.code for f in command_findings(name)] == ["N2"]
+    assert [f.code for f in command_findings(name, "Do it.")] == ["N2"]
 
 
 @pytest.mark.parametrize("name", "PlaceOrder AddItem Speed FeedAnimals OrderEvent Withdraw Red Need Bed SendInvoice".split())
@@ -144,10 +145,14 @@ def test_what_is_no_fact_in_the_past_is_a_finding(name: str):
 
 @pytest.mark.parametrize("name", ["PlaceOrder", "AddItem", "Withdraw", "SendInvoice", "FeedAnimals"])
 def test_an_order_in_the_imperative_is_taken_for_one(name: str):
-    assert command_findings(name) == []
+    assert command_findings(name, "Do it.") == []
 
 
-def test_a_command_in_the_progressive_is_a_finding_and_an_event_without_a_description_too():
-    assert [f.code for f in command_findings("PlacingOrder")] == ["N2"]
+def test_a_command_in_the_progressive_is_a_finding_and_what_has_no_description_too():
+    assert [f.code for f in command_findings("PlacingOrder", "Place it.")] == ["N2"]
+    assert [f.code for f in command_findings("PlaceOrder", "")] == ["N3"]
+    assert [f.code for f in command_findings("PlacingOrder", "")] == ["N2", "N3"]
+    assert [f.code for f in query_findings("OrdersOf", "")] == ["N3"]
+    assert query_findings("OrdersOf", "What somebody ordered.") == []
     assert [f.code for f in event_findings("OrderPlaced", "")] == ["N3"]
     assert [f.code for f in event_findings("Order", "")] == ["N1", "N3"]
