@@ -24,6 +24,9 @@ _MOMENT = ENVELOPE.field("occurred_at").type
 class OccurredCut:
     """A cut without the events that occurred after a moment, in microseconds since 1970."""
 
+    #: A stream may begin with an event that is left out.
+    whole_streams = False
+
     def __init__(self, cut: Cut, occurred_us: int) -> None:
         self._cut = cut
         self._last = pa.scalar(occurred_us, pa.int64()).cast(_MOMENT)

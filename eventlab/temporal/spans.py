@@ -45,16 +45,16 @@ def check_fields(model: Model, fields: Sequence[str] | None) -> list[str]:
 
 
 def intervals(model: Model, versions: pl.DataFrame, tenant: Tenant, fields: Sequence[str]) -> pl.DataFrame:
-    """Rows of key, fields, `_from`, `_to` (null: until now), `_version` and `_position` of the event they begin with.
+    """Rows of key, fields, `_from`, `_to` (null: until now), `_version` and `_position` of the event that changed them.
 
     `versions` come by key and position.
     """
     keys = list(key_names(model, tenant))
-    # Of several events at one time the last counts.
+    moves = versions.filter(_begins(versions, keys, fields))
+    # Of several changes at one time the last counts, and only if it still is one.
     gone = same_key(keys, -1) & (pl.col("_recorded_at") == pl.col("_recorded_at").shift(-1)).fill_null(value=False)
-    settled = versions.filter(~gone)
-    begins = _begins(settled, keys, fields)
-    merged = settled.filter(begins)
+    settled = moves.filter(~gone)
+    merged = settled.filter(_begins(settled, keys, fields))
     ends = pl.when(same_key(keys, -1)).then(pl.col("_recorded_at").shift(-1))
     return merged.select(
         *keys, *fields, pl.col("_recorded_at").alias("_from"), ends.alias("_to"), "_version", "_position"

@@ -182,6 +182,6 @@ def test_the_query_gives_the_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found is not None
         table, others = found
         assert table.select(["_id", "amount", "full", "_version"]).to_pylist() == [
-            {"_id": "1", "amount": 1_000, "full": False, "_version": 4}, {"_id": "2", "amount": 2, "full": False, "_version": 2},
+            {"_id": "1", "amount": 1_000, "full": False, "_version": 3}, {"_id": "2", "amount": 2, "full": False, "_version": 2},
         ]  # fmt: skip
         assert not others

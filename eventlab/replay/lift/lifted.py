@@ -131,6 +131,8 @@ class Lifting:
     tenant: Tenant
     #: Whether this is one of several queries: what they give is put in order together.
     part: bool = False
+    #: Whether every stream is there from its first event on.
+    whole_streams: bool = True
 
     def __post_init__(self) -> None:
         self.events = {n: e for n, e in self.analysis.events.items() if n in self.scan.texts}
@@ -187,13 +189,12 @@ class Lifting:
     def every(self, only: Collection[str] | None = None, *, told: bool = False, settled: bool = False) -> Query:
         """The state after each event, from the same windows, in the order of key and position.
 
-        With `only`, of these fields; `told` adds when each event was recorded, and its type. `settled` leaves out what was
-        recorded at the same time as the next event of the key, and what says the same as the row before.
+        With `only`, of these fields; `told` adds when each event was recorded, and its type. `settled` leaves out what says the
+        same as the row before, and of changes recorded at one time all but the last.
         """
         skip = consumed(self.fields)
         keys, key_sql, where = self.keys()
         keyed = "".join(f", {sql} AS {k}" for k, sql in zip(keys, key_sql, strict=True) if sql)
-        ctes = [f"e AS (\n  SELECT *{keyed}\n  FROM ({self.scan.sql}){where}\n)"]
         for event_name, event in self.events.items():
             if self.scan.texts[event_name].guards(event.key_effects):
                 raise NotHere(f"the key of {event_name} may raise, or is not exact, on this log", event.key_effects[0].line)
@@ -201,6 +202,10 @@ class Lifting:
         more, source = self.windows([leaf.path for leaf in leaves], keys)
         for event_name, event in self.events.items():
             self.guards[event_name] = self.scan.texts[event_name].guards(event.effects, skip) + self.guards.get(event_name, [])
+        if settled and self.whole_streams and self.model.category is not None and only is not None:
+            moving = ", ".join(map(quoted, sorted(self._moving(only)))) or "NULL"
+            where = f"{where} AND (version = 1 OR type IN ({moving}))" if where else f" WHERE version = 1 OR type IN ({moving})"
+        ctes = [f"e AS (\n  SELECT *{keyed}\n  FROM ({self.scan.sql}){where}\n)"]
         columns = []
         for leaf in leaves:
             state, post = self.analysis.leaves[leaf.path], self.posts[leaf.path]
@@ -235,22 +240,42 @@ class Lifting:
     def _settled(self, rows: str, keys: Sequence[str], paths: Sequence[str], ctes: list[str]) -> str:
         """Of every version those with which an interval begins, and when it ends.
 
-        Rows of keys that a guard caught come along, and so do those that hold what the table would refuse.
+        First those that change something, then of these the last of each time, then those that still do. Rows of keys that a
+        guard caught come along, and so do those that hold what the table would refuse.
         """
         unfit = [text for path in paths if (text := self._unfit(path))]
         bad = " OR ".join(["_bad", "_disorder", *unfit])
         on = " AND ".join(f"{k} IS NOT DISTINCT FROM lead({k}) OVER ()" for k in keys)
         gone = f"coalesce(lead(_recorded_at) OVER () = _recorded_at AND {on}, false)"
+        kept = "_bad OR _disorder"
         differs = [f"{k} IS DISTINCT FROM lag({k}) OVER ()" for k in keys]
         differs += [f"{name(path)} IS DISTINCT FROM lag({name(path)}) OVER ()" for path in paths]
         first = "row_number() OVER () = 1" if self.model.category is None else "false"
         ctes += [
             f"v AS ({rows})",
-            f"s AS (SELECT * REPLACE ({bad} AS _bad), {gone} AS _gone FROM v)",
-            f"d AS (SELECT *, {first} OR {' OR '.join(differs)} AS _begins FROM s WHERE NOT _gone OR _bad OR _disorder)",
-            "b AS (SELECT * FROM d WHERE _begins OR _bad OR _disorder)",
+            f"d AS (SELECT * REPLACE ({bad} AS _bad), {first} OR {' OR '.join(differs)} AS _moves FROM v)",
+            f"s AS (SELECT *, {gone} AS _gone FROM d WHERE _moves OR {kept})",
+            f"g AS (SELECT * REPLACE ({first} OR {' OR '.join(differs)} AS _moves) FROM s WHERE NOT _gone OR {kept})",
+            f"b AS (SELECT * FROM g WHERE _moves OR {kept})",
         ]
-        return f"SELECT * EXCLUDE (_gone, _begins), CASE WHEN {on} THEN lead(_recorded_at) OVER () END AS _to FROM b"
+        return f"SELECT * EXCLUDE (_gone, _moves), CASE WHEN {on} THEN lead(_recorded_at) OVER () END AS _to FROM b"
+
+    def _moving(self, only: Collection[str]) -> set[str]:
+        """The events that may change some fields, or what these are made of, or that a guard may catch."""
+        events = {event for event, guards in self.guards.items() if guards}
+        needed = {path for path in self.fields.leaves if self.analysis.leaves[path].field in only}
+        for event in events:
+            for effect in self.events[event].effects:
+                needed |= frozenset().union(*(c.reads for c, _ in effect.path))
+                needed |= frozenset() if effect.node is None else effect.node.reads
+        waiting = list(needed)
+        while waiting:
+            leaf = self.fields.leaves[waiting.pop()]
+            nodes = [n for c in leaf.cases for n in (*c.operands, *([] if c.guard is None else [c.guard]))]
+            more = leaf.reads.union(*(n.reads for n in nodes))
+            waiting += more - needed
+            needed |= more
+        return events | {case.event for path in needed for case in self.fields.leaves[path].cases}
 
     def _unfit(self, path: str) -> str:
         """When a value is not what the table takes; what never is, is left out."""

@@ -294,7 +294,7 @@ def _asked(
     connection = connect()
 
     def write(scan: Scan, part: bool) -> Query:
-        lifting = Lifting(model, analysis, fields, scan, tenant, part)
+        lifting = Lifting(model, analysis, fields, scan, tenant, part, whole_streams=getattr(cut, "whole_streams", True))
         return lifting.every(only, told=told, settled=settled) if every else lifting.query()
 
     def take(found: pa.Table, query: Query, part: Part | None) -> pa.Table:
