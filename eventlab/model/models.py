@@ -12,7 +12,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform, overload
 
 from eventlab.errors import ModelError, NotHandled, StaleType
@@ -45,6 +45,9 @@ class Model:
         self.cls, self.kind, self.stale = cls, kind, False
         #: Whether it claims that the order of a key's events does not matter.
         self.any_order = False
+        #: As of an occurrence: whether its events are sorted by theirs, and which of them correct others.
+        self.late: Literal["sorted"] | None = None
+        self.corrections: tuple[EventType, ...] = ()
         self.name = check_type_name(snake(cls.__name__ if name is None else name))
         if kind == "aggregate":
             check_category(self.name)
@@ -422,17 +425,27 @@ MODELS = Registry(keep=8)
 def aggregate(cls: C, /) -> C: ...
 @overload
 @dataclass_transform(frozen_default=True)
-def aggregate(*, name: str | None = None, any_order: bool = False) -> Callable[[C], C]: ...
-def aggregate(cls: Any = None, /, *, name: str | None = None, any_order: bool = False) -> Any:
+def aggregate(
+    *, name: str | None = None, any_order: bool = False, late: Literal["sorted"] | None = None,
+    corrections: Sequence[type[Any]] = (),
+) -> Callable[[C], C]: ...  # fmt: skip
+def aggregate(
+    cls: Any = None, /, *, name: str | None = None, any_order: bool = False, late: Literal["sorted"] | None = None,
+    corrections: Sequence[type[Any]] = (),
+) -> Any:  # fmt: skip
     """The state of one stream, and the rules it keeps: a frozen dataclass with `evolve` and, if it takes commands, `decide`.
 
     Its category is the snake case of its name; its streams are `category-id`. `any_order` claims that the order of its events
     does not matter; `lab.check` holds it to that.
+
+    As of an occurrence, `lab.at(occurred=…)`, its events come in the order of the log. With `late="sorted"` they come as they
+    occurred, as if each had been recorded then: positions and versions in its meta are those of that order. `corrections` are
+    events that say what the event that caused them should have said: they count from when that one occurred.
     """
     scope = sys._getframe(1)
 
     def wrap(cls: C) -> C:
-        return _define(cls, "aggregate", name, scope, any_order)
+        return _define(cls, "aggregate", name, scope, any_order, late, corrections)
 
     return wrap(cls) if cls is not None else wrap
 
@@ -442,27 +455,47 @@ def aggregate(cls: Any = None, /, *, name: str | None = None, any_order: bool = 
 def projection(cls: C, /) -> C: ...
 @overload
 @dataclass_transform(frozen_default=True)
-def projection(*, name: str | None = None, any_order: bool = False) -> Callable[[C], C]: ...
-def projection(cls: Any = None, /, *, name: str | None = None, any_order: bool = False) -> Any:
+def projection(
+    *, name: str | None = None, any_order: bool = False, late: Literal["sorted"] | None = None,
+    corrections: Sequence[type[Any]] = (),
+) -> Callable[[C], C]: ...  # fmt: skip
+def projection(
+    cls: Any = None, /, *, name: str | None = None, any_order: bool = False, late: Literal["sorted"] | None = None,
+    corrections: Sequence[type[Any]] = (),
+) -> Any:  # fmt: skip
     """A table folded from events of any stream: a frozen dataclass with `evolve` and a static `key(event, meta)`.
 
     `key` gives the row an event belongs to: a string, a named tuple of columns, or None to pass the event over. `any_order`
-    claims that the order of a row's events does not matter, as for a sum; `lab.check` holds it to that.
+    claims that the order of a row's events does not matter, as for a sum; `lab.check` holds it to that. `late` and
+    `corrections` as for an aggregate.
     """
     scope = sys._getframe(1)
 
     def wrap(cls: C) -> C:
-        return _define(cls, "projection", name, scope, any_order)
+        return _define(cls, "projection", name, scope, any_order, late, corrections)
 
     return wrap(cls) if cls is not None else wrap
 
 
+def _late(given: Any) -> Literal["sorted"] | None:
+    if given not in (None, "sorted"):
+        raise ModelError(f"late={given!r}", hint='late="sorted", or nothing: as they were recorded')
+    return "sorted" if given else None
+
+
+def _corrections(given: Any) -> tuple[EventType, ...]:
+    listed = (given,) if isinstance(given, type) else tuple(given)
+    return tuple(event_type(cls) for cls in listed)
+
+
 def _define(
-    cls: C, kind: Literal["aggregate", "projection"], name: str | None, frame: types.FrameType, any_order: bool
-) -> C:
+    cls: C, kind: Literal["aggregate", "projection"], name: str | None, frame: types.FrameType, any_order: bool,
+    late: Literal["sorted"] | None, corrections: Sequence[type[Any]],
+) -> C:  # fmt: skip
     made = freeze(cls)
     model = Model(made, kind, name, frame.f_locals, local=frame.f_locals is not frame.f_globals)
     model.any_order = any_order
+    model.late, model.corrections = _late(late), _corrections(corrections)
     setattr(made, _MARK, model)
     before = MODELS.successor(model)
     MODELS.add(model)

@@ -8,13 +8,14 @@ from functools import cached_property
 from typing import Any
 
 from eventlab.errors import InvalidValue, UnknownStream, Unsupported
-from eventlab.model.models import model_of
+from eventlab.model.models import Model, model_of
 from eventlab.model.names import split_stream
 from eventlab.model.types import EPOCH, MICROSECOND
 from eventlab.store.base import ALL, Cut
 from eventlab.temporal.calendar import Time as Time
 from eventlab.temporal.calendar import instant as instant
 from eventlab.temporal.calendar import shown
+from eventlab.temporal.hindsight import Hindsight
 from eventlab.temporal.occurred import OccurredCut
 from eventlab.temporal.reader import Basis, Reader, drift
 
@@ -32,6 +33,10 @@ class Moment(Reader):
         self._cut = cut
         self.position = position
         self.asked = asked
+        #: For a moment of the other clock: what is asked, in microseconds since 1970, of which log.
+        self.occurred_us: int | None = None
+        self._whole = cut
+        self._hindsights: dict[tuple[bool, frozenset[str]], Hindsight] = {}
 
     def __repr__(self) -> str:
         inside = ", inside a commit" if self.inside_commit else ""
@@ -44,6 +49,15 @@ class Moment(Reader):
         """What is different now from the basis of an answer: versions of engines, and the code of a model."""
         of = None if model is None else self._model(model)
         return drift(then, self._basis(of, *self._at()))
+
+    def _own(self, of: Model) -> Hindsight | None:
+        if self.occurred_us is None or not (of.late or of.corrections):
+            return None
+        asked = of.late == "sorted", frozenset(kind.name for kind in of.corrections)
+        if asked not in self._hindsights:
+            sort, corrections = asked
+            self._hindsights[asked] = Hindsight(self._whole, self.position, self.occurred_us, corrections, sort=sort)
+        return self._hindsights[asked]
 
     def _asked(self) -> str:
         return self.asked
@@ -88,8 +102,9 @@ def resolve(
 
 def _occurred(of: Reader, cut: Cut, until: int, when: dt.datetime) -> Moment:
     """What had occurred by a moment, of all that is known now."""
-    found = Moment(of, OccurredCut(cut, (when - EPOCH) // MICROSECOND), until, f"occurred {shown(when)}")
-    found._uses_bases, found._snapshots = False, None
+    us = (when - EPOCH) // MICROSECOND
+    found = Moment(of, OccurredCut(cut, us), until, f"occurred {shown(when)}")
+    found._uses_bases, found._snapshots, found.occurred_us, found._whole = False, None, us, cut
     return found
 
 

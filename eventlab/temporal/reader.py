@@ -43,6 +43,7 @@ from eventlab.temporal.compare import LIMIT, Comparison, compare, pair
 from eventlab.temporal.debugger import Debugger, events_of_key
 from eventlab.temporal.events import Events
 from eventlab.temporal.explaining import explained
+from eventlab.temporal.hindsight import Hindsight
 from eventlab.temporal.snapshots import SnapshotPolicy
 from eventlab.temporal.trace import Trace, trace_of
 from eventlab.temporal.versions import intervals_of, versions, versions_of
@@ -135,6 +136,20 @@ class Reader:
         cut = self._store.cut()
         return cut, cut.head
 
+    def _own(self, of: Model) -> Hindsight | None:
+        """What a model is folded over that sees other events here than the reader, or the same in another order."""
+        return None
+
+    def _at_of(self, of: Model) -> tuple[Cut, int]:
+        """The cut and the end of it for one model."""
+        own = self._own(of)
+        return self._at() if own is None else (own, own.head)
+
+    def _in_the_log(self, of: Model, frame: pl.DataFrame) -> pl.DataFrame:
+        """A frame of a model with the positions of the log."""
+        own = self._own(of)
+        return frame if own is None else own.placed(frame)
+
     @property
     def _tenant(self) -> Tenant:
         """Whose events are read: the context's tenant inside `context(tenant=…)`, else the reader's own."""
@@ -180,9 +195,11 @@ class Reader:
         stream = f"{of.category}-{id}"
         split_stream(stream)
         tenant = self._one_tenant("load")
-        cut, until = self._at()
+        cut, until = self._at_of(of)
         state, version, position = self._loaded(of, stream, tenant, cut, until)
-        return Loaded(state, version, position, self._basis(of, cut, until))
+        if position:
+            position = self._in_the_log(of, pl.DataFrame({"position": [position]})).item()
+        return Loaded(state, version, position, self._basis(of, *self._at()))
 
     def table(self, model: type[Any], *, engine: Engine = "auto") -> pl.DataFrame:
         """Every row of a model, folded: key, the state's fields, `_version`, `_position`; sorted by key.
@@ -199,8 +216,8 @@ class Reader:
             assert isinstance(found, pl.DataFrame)
             return found
         of = self._model(model)
-        table = self._table(of, *self._at(), engine)
-        return frame_of(table, columns_of(of, self._tenant))
+        table = self._table(of, *self._at_of(of), engine)
+        return self._in_the_log(of, frame_of(table, columns_of(of, self._tenant)))
 
     def versions(self, model: type[Any], id: str | None = None, *, engine: Engine = "auto") -> pl.DataFrame:
         """The state after every event: a row for each event of each key, or of one aggregate.
@@ -211,10 +228,11 @@ class Reader:
         """
         of = self._model(model)
         check_engine(engine)
-        cut, until = self._at()
+        cut, until = self._at_of(of)
         if id is None:
-            return versions(of, cut, self._tenant, until, engine=engine)
-        return versions_of(of, id, cut, self._one_tenant("versions of one aggregate"), until, engine=engine)
+            return self._in_the_log(of, versions(of, cut, self._tenant, until, engine=engine))
+        found = versions_of(of, id, cut, self._one_tenant("versions of one aggregate"), until, engine=engine)
+        return self._in_the_log(of, found)
 
     def history(self, model: type[Any], id: Any, field: str) -> pl.DataFrame:
         """The values that one field of one key had: value, from, to, and the event: type, version, position, id, actor, cause.
@@ -224,12 +242,12 @@ class Reader:
         """
         of = self._model(model)
         spans.check_fields(of, [field])
-        cut, until = self._at()
+        cut, until = self._at_of(of)
         read: list[Batch] = []
         found = self._versions_of(of, id, [field], read).sort("_position")
         changed = spans.history(found, field)
         told = self._told(of, read, cut, until, changed["position"].to_list())
-        return changed.join(told, on="position", how="left", maintain_order="left")
+        return self._in_the_log(of, changed.join(told, on="position", how="left", maintain_order="left"))
 
     def intervals(self, model: type[Any], id: Any = None, *, fields: Sequence[str] | None = None) -> pl.DataFrame:
         """What was so from when to when: key, fields, `_from`, `_to`, and version and position of the event it began with.
@@ -240,9 +258,9 @@ class Reader:
         of = self._model(model)
         listed = spans.check_fields(of, fields)
         if id is None:
-            cut, until = self._at()
-            return intervals_of(of, cut, self._tenant, until, listed)
-        return spans.intervals(of, self._versions_of(of, id, listed), self._tenant, listed)
+            cut, until = self._at_of(of)
+            return self._in_the_log(of, intervals_of(of, cut, self._tenant, until, listed))
+        return self._in_the_log(of, spans.intervals(of, self._versions_of(of, id, listed), self._tenant, listed))
 
     def between(
         self, model: type[Any], start: str | dt.datetime, end: str | dt.datetime, id: Any = None, *,
@@ -291,19 +309,20 @@ class Reader:
     def audit(self, model: type[Any], id: Any) -> pl.DataFrame:
         """The life of one key as a person reads it: when, who, which event, and what it changed in the state."""
         of = self._model(model)
-        cut, until = self._at()
+        cut, until = self._at_of(of)
         read: list[Batch] = []
         found = self._versions_of(of, id, spans.check_fields(of, None), read).sort("_position")
         states = found.select([name for name, _ in of.fields]).to_dicts()
         before = [spans.initial_row(of), *states][: len(states)]
         changes = [spans.shown_changes(of, old, new) for old, new in zip(before, states, strict=True)]
         told = self._told(of, read, cut, until, found["_position"].to_list())
-        return found.select(
+        shown = found.select(
             pl.col("_recorded_at").alias("when"), pl.col("_type").alias("event"), pl.col("_version").alias("version"),
             pl.col("_position").alias("position"),
         ).with_columns(pl.Series("changed", changes, pl.String)).join(
             told.select("position", "actor", "cause"), on="position", how="left", maintain_order="left"
         ).select("when", "actor", "event", "changed", "version", "position", "cause")  # fmt: skip
+        return self._in_the_log(of, shown)
 
     def debug(self, model: type[Any], id: Any) -> Debugger:
         """Step through the events of one key, forwards and backwards: the state and what changed at each, stops, another fold.
@@ -325,11 +344,18 @@ class Reader:
         (Tank(litres=7), 3, Tank(litres=3))
         """
         of = self._model(model)
+        cut, end = self._at_of(of)
+        name = str(id) if of.category is None else f"{of.category}-{id}"
         if of.category is not None:
-            name = f"{of.category}-{id}"
             split_stream(name)
-            return Debugger(of, name, self.read(stream(name)).list())
-        return Debugger(of, str(id), events_of_key(of, id, self.read(events_of(of))))
+        picked = events_of(of) if of.category is None else stream(name)
+        read = Events(cut, self._tenant, self._class_of, picked, (0, end), None)
+        events = read.list() if of.category is not None else events_of_key(of, id, read)
+        if (own := self._own(of)) is not None:
+            log = Events(own.log, self._tenant, self._class_of, picked, (0, self._at()[1]), None)
+            real = {event.event_id: event for event in log}
+            events = [real[event.event_id] for event in events]
+        return Debugger(of, name, events)
 
     def trace(self, of: Recorded | uuid.UUID | str) -> Trace:
         """The conversation of an event, or of a correlation id: its events in order, who caused whom, waits and what is missing.
@@ -387,8 +413,9 @@ class Reader:
 
         `print(lab.explain(Order))`; `.sql` and `.loop` are the texts of the query over this log and of the loop.
         """
-        cut, until = self._at()
-        return explained(self._model(model), cut, self._tenant, until)
+        of = self._model(model)
+        cut, until = self._at_of(of)
+        return explained(of, cut, self._tenant, until)
 
     # -- questions
 
@@ -438,13 +465,13 @@ class Reader:
 
     def _all_versions(self, of: Model, fields: Sequence[str]) -> pl.DataFrame:
         """The versions of every key, with these fields."""
-        cut, until = self._at()
+        cut, until = self._at_of(of)
         return versions(of, cut, self._tenant, until, engine="auto", fields=fields)
 
     def _versions_of(self, of: Model, id: Any, fields: Sequence[str], read: list[Batch] | None = None) -> pl.DataFrame:
         """The versions of one key, with these fields at least; where only its stream was read, the batches are in `read`."""
         if of.category is not None and isinstance(id, str):
-            cut, until = self._at()
+            cut, until = self._at_of(of)
             tenant = self._one_tenant("versions of one aggregate")
             return versions_of(of, id, cut, tenant, until, engine="auto", read=read)
         return spans.picked(of, self._all_versions(of, fields), id, self._tenant)
@@ -591,7 +618,7 @@ class Reader:
             raise UnknownType(f"state.{name} could be any of {places}", hint="give one of them name=…, or use lab.table(Model)")
         if named:
             of = self._model(named[0].cls)
-            return of.fingerprint, lambda: self._table(of, cut, until)
+            return of.fingerprint, lambda: self._table_in_the_log(of, self._table(of, *self._state_at(of, cut, until)))
         if (made := HANDMADE.get(name)) is not None:
             return made.fingerprint, lambda: self._handmade(made, cut, until)
         # No class here: the base as it was last built, with its checkpoint in `_position`.
@@ -599,6 +626,17 @@ class Reader:
             return None
         base = self._store.read_models.accepted(tenant_key(self._tenant)).get(name)
         return (f"{base.fingerprint}@{base.position}", base.table) if base is not None and base.position <= until else None
+
+    def _state_at(self, of: Model, cut: Cut, until: int) -> tuple[Cut, int]:
+        """What a model is folded over where SQL looks at this cut."""
+        own = self._own(of)
+        return (cut, until) if own is None else (own, own.head)
+
+    def _table_in_the_log(self, of: Model, table: pa.Table) -> pa.Table:
+        """A table with the positions of the log."""
+        places = self._in_the_log(of, pl.DataFrame({"_position": pl.Series(pl.from_arrow(table.column("_position")))}))
+        at = table.column_names.index("_position")
+        return table.set_column(at, table.schema.field(at), places["_position"].to_arrow())
 
     def _span_tables(self, name: str, cut: Cut, until: int) -> tuple[str, Callable[[], pa.Table], Callable[[], pa.Table]] | None:
         """What SQL knows as `state.<name>_at(…)`, `_intervals()` and `_history(…)`."""
@@ -609,11 +647,14 @@ class Reader:
         fields, tenant = spans.check_fields(of, None), self._tenant
 
         def intervals() -> pa.Table:
-            return intervals_of(of, cut, tenant, until, fields).to_arrow(compat_level=pl.CompatLevel.oldest())
+            own, end = self._state_at(of, cut, until)
+            found = self._in_the_log(of, intervals_of(of, own, tenant, end, fields))
+            return found.to_arrow(compat_level=pl.CompatLevel.oldest())
 
         def values() -> pa.Table:
-            told = versions(of, cut, tenant, until, engine="auto")
-            return spans.values(of, told, tenant).to_arrow(compat_level=pl.CompatLevel.oldest())
+            own, end = self._state_at(of, cut, until)
+            told = versions(of, own, tenant, end, engine="auto")
+            return self._in_the_log(of, spans.values(of, told, tenant)).to_arrow(compat_level=pl.CompatLevel.oldest())
 
         return of.fingerprint, intervals, values
 

@@ -395,7 +395,7 @@ def _limits(
 def _meta_limits(groups: Sequence[SourceGroup], meta: str) -> Any:
     if meta not in ("occurred_at", "recorded_at"):
         return META_LIMITS[meta]
-    found = [bounds for group in groups for bounds in _measured(group, meta)]
+    found = [bounds for group in groups for bounds in _measured(group, meta)] or [(0, 0)]
     return min(low for low, _ in found), max(high for _, high in found)
 
 
