@@ -15,6 +15,7 @@ from eventlab.replay.lift import fold_intervals, fold_versions
 from eventlab.replay.rows import Entry, RowFold, events_of
 from eventlab.replay.tables import columns_of, frame_of, key_names, table_of
 from eventlab.store.base import Batch, Cut, Tenant
+from eventlab.store.columns import ENVELOPE_NAMES
 from eventlab.temporal import spans
 
 
@@ -60,7 +61,9 @@ def versions_of(
         return versions(model, cut, tenant, until, engine=engine).filter(pl.col("_id") == id)
     handled = model.handled
     types = None if handled is None or model.takes_meta else [kind.name for kind in handled]
-    batches = list(cut.stream(stream, tenant=tenant, until=until, types=types))
+    # What neither a fold nor a history looks at is not read.
+    names = ENVELOPE_NAMES if model.takes_meta else [n for n in ENVELOPE_NAMES if n not in ("occurred_at", "tags", "commit")]
+    batches = list(cut.stream(stream, tenant=tenant, until=until, types=types, envelope=names))
     if read is not None:
         read += batches
     frame = frame_of(_stream_table(model, id, batches, tenant), columns_of(model, tenant))
