@@ -287,16 +287,20 @@ class Lab(Prover):
         *,
         position: int | None = None,
         version: tuple[type[Any], str, int] | None = None,
+        recorded: Time | None = None,
         occurred: Time | None = None,
         basis: Basis | Mapping[str, Any] | None = None,
         tz: str | None = None,
     ) -> Moment:
         """The log as it was known: at a time (the last commit at or before it), a position, or a version of an aggregate.
 
-        `occurred` is the other clock: of all that is known now, what had occurred by then, in the order of the log. `basis`
-        opens the moment of an earlier answer again; `drift` tells what differs from then.
+        `at(time)` and `at(recorded=time)` are the same. `occurred` is the other clock: of all that is known now, what had
+        occurred by then, in the order of the log, unless a model says otherwise (`late` and `corrections` of `el.aggregate`).
+        `basis` opens the moment of an earlier answer again; `drift` tells what differs from then.
         """
-        return resolve(self, time, position, version, tz, occurred, basis)
+        if time is not None and recorded is not None:
+            raise InvalidValue("at() takes a time or recorded=, which are the same, and got both", hint="lab.at(recorded=…)")
+        return resolve(self, recorded if time is None else time, position, version, tz, occurred, basis)
 
     # -- inside
 

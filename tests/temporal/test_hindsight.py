@@ -1,4 +1,4 @@
-"""Folds that say how they take what was recorded late: sorted by occurrence, or with corrections that count from what they correct."""
+"""Folds that say how they take what was recorded late: sorted by occurrence, or corrections from what they correct."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import ModelError
+from eventlab.model.models import model_of
 from eventlab.replay.lift import run
 
 NOON = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
@@ -33,10 +34,6 @@ class CountCorrected:
     """A count was wrong by so much."""
 
     euros: int
-
-
-class Till:
-    """What the folds of this file do, each in its own order."""
 
 
 def evolved(state: Any, event: CashCounted | CountCorrected) -> Any:
@@ -131,7 +128,9 @@ def written(facts: list[tuple[str, int, int, int | None]], layout: str) -> Itera
             yield lab, since
 
 
-def expected(facts: list[Any], counted: list[int], until: int, *, sort: bool) -> tuple[list[tuple[Any, ...]], dict[str, list[int]]]:
+def expected(
+    facts: list[Any], counted: list[int], until: int, *, sort: bool
+) -> tuple[list[tuple[Any, ...]], dict[str, list[int]]]:
     """The rows by brute force, and by till the positions in the order in which they are folded."""
     chosen = [i for i in range(len(facts)) if counted[i] <= until]
     if sort:
@@ -162,7 +161,7 @@ def test_each_fold_sees_the_events_as_it_says(layout: str, facts: list[tuple[str
                 table = moment.table(model, engine=engine)
                 assert table.select(names).rows() == rows
                 assert table["_position"].to_list() == [places[row[0]][-1] for row in rows]
-            shown = moment.sql(f"select * from state.{model.__name__ and el_name(model)} order by 1")
+            shown = moment.sql(f"select * from state.{model_of(model).name} order by 1")
             assert shown.select(names).rows() == rows
             assert shown["_position"].to_list() == [places[row[0]][-1] for row in rows]
             versions = moment.versions(model)
@@ -172,17 +171,11 @@ def test_each_fold_sees_the_events_as_it_says(layout: str, facts: list[tuple[str
                 history = moment.history(model, till, "sum")
                 assert set(history["position"]) <= set(places[till])
                 assert history["value"].to_list()[-1] == next(row[1] for row in rows if row[0] == till)
-                stepping = moment.debug(model, till)
-                assert stepping.run().state == replace(model(), **dict(zip(names[1:], next(r for r in rows if r[0] == till)[1:], strict=True)))
+                row = next(row for row in rows if row[0] == till)
+                assert moment.debug(model, till).run().state == replace(model(), **dict(zip(names[1:], row[1:], strict=True)))
         assert len(moment.read()) == sum(of <= until for of, _ in since), "reading is by occurrence, whatever folds say"
         # What was known is the log's order, whatever a fold says of occurrences.
         assert lab.table(TillSorted).drop("_version").equals(lab.table(TillCorrected).drop("_version"))
-
-
-def el_name(model: type[Any]) -> str:
-    from eventlab.model.models import model_of
-
-    return model_of(model).name
 
 
 def test_an_aggregate_that_is_sorted_is_as_if_each_event_had_been_recorded_when_it_occurred() -> None:

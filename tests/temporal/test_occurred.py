@@ -84,6 +84,10 @@ def test_a_correction_that_was_recorded_late_counts_from_when_it_occurred() -> N
         lab.append("occurred_silo-a", [GrainWeighed(-81)], occurred_at=NOON + dt.timedelta(minutes=1))
         lab.append("occurred_silo-a", [GrainWeighed(1)], occurred_at=NOON + dt.timedelta(hours=1))
         assert lab.at(position=1).load(Silo, "a").kilos == 90
+        time = lab.read().list()[0].recorded_at
+        assert lab.at(recorded=time).position == lab.at(time).position
+        with pytest.raises(InvalidValue, match="which are the same"):
+            lab.at(time, recorded=time)
         moment = lab.at(occurred="2026-05-01T12:30Z")
         assert moment.load(Silo, "a").kilos == 9
         assert "occurred 2026-05-01T12:30:00Z" in repr(moment)
