@@ -156,7 +156,10 @@ class Model:
         function = self.instead.get(event.__class__)
         if function is None:
             return None
-        found = tuple(function(event))
+        given = function(event)
+        if not isinstance(given, (tuple, list)):
+            raise TypeError(f"{function.__name__} gave {given!r}, not a tuple of events: (event,) for one, () for none")
+        found = tuple(given)
         for part in found:
             if not self.takes(part.__class__):
                 raise TypeError(f"{function.__name__} gave {part!r}, which evolve does not take")

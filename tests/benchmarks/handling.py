@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from appenders import APPENDERS, LIBRARY, OURS, RAW, Appender, absent, lines
+from by_hand import RawSqlite
 from generate import ItemAdded
 from rich.console import Console
 from turns import Row, Turns, each, machine, shown, workplace
@@ -79,7 +80,7 @@ def beside_an_append(folder: Path, turns_: int) -> list[Row]:
 
 
 def in_long_streams(folder: Path, turns_: int, long: int) -> list[Row]:
-    """One more event in streams of 10, 1,000 and many, with snapshots and without."""
+    """One more event in streams of 10, 1,000 and many, with snapshots and without: ours, a bare INSERT, and the library's."""
     rows: list[Row] = []
     for size in (10, 1_000, long):
         turns = Turns()
@@ -89,17 +90,41 @@ def in_long_streams(folder: Path, turns_: int, long: int) -> list[Row]:
             for begin in range(0, size, 50_000):
                 lab.append("basket-1", lines(min(50_000, size - begin)))
             lab.handle(Basket, "1", AddItems(1))
+        peers = {} if absent(LIBRARY) else _peers(folder, size)
+        raw = RawSqlite(folder / f"raw-{size}.sqlite")
         count = turns_ if size <= 1_000 else max(turns_ // 8, 2)
-        for _ in range(count):
+        for i in range(count):
             for name, lab in labs.items():
                 turns.take(name, partial(lab.handle, Basket, "1", AddItems(1)))
+            for name, peer in peers.items():
+                turns.take(f"{LIBRARY} {name}", partial(peer.handle, "1", lines(1)[0]))
+            turns.take(RAW, partial(raw.insert, "basket-1", size + i + 1, *lines(1)))
         states = {name: lab.load(Basket, "1") for name, lab in labs.items()}
         right = states["with"] == states["without"] and states["with"].lines == size + count + 1
+        right &= all(peer.get("1").lines == size + count for peer in peers.values())
         with_, without = turns.median("with"), turns.median("without")
         rows.append(each(f"handle in a stream of {size:,}", "without snapshots", size, with_, without, right))
+        rows.append(each(f"handle in a stream of {size:,}", RAW, size, with_, turns.median(RAW), right))
+        for name in peers:
+            mine, theirs = turns.median(name), turns.median(f"{LIBRARY} {name}")
+            rows.append(each(f"the same {name} snapshots", f"{LIBRARY.split(',')[0]} {name} them", size, mine, theirs, right))
         for lab in labs.values():
             lab.close()
+        for peer in peers.values():
+            peer.app.close()
+        raw.connection.close()
     return rows
+
+
+def _peers(folder: Path, size: int) -> dict[str, Any]:
+    """The library's stores with a long order, one with a snapshot of it."""
+    from library import Peer
+
+    found = {}
+    for name in ("with", "without"):
+        found[name] = Peer(folder / f"library-{name}-{size}.sqlite", snapshots=name == "with")
+        found[name].grown("1", lines(size))
+    return found
 
 
 def one_by_one(lab: el.Lab, ids: list[str]) -> None:

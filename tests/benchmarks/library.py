@@ -58,9 +58,10 @@ class PeerOrder(Aggregate):
 class Peer:
     """An application of that library over a SQLite file, with the events of a log in it."""
 
-    def __init__(self, path: Path, log: Log | None = None) -> None:
+    def __init__(self, path: Path, log: Log | None = None, *, snapshots: bool = False) -> None:
+        more = {"IS_SNAPSHOTTING_ENABLED": "yes"} if snapshots else {}
         self.app: Application[uuid.UUID] = Application(
-            env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)}
+            env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path), **more}
         )
         self.orders: dict[str, PeerOrder] = {}
         pending: list[Any] = []
@@ -90,6 +91,22 @@ class Peer:
 
     def get(self, order: str) -> PeerOrder:
         return self.app.repository.get(self.orders[order].id)
+
+    def grown(self, name: str, added: list[Any]) -> None:
+        """An order with so many lines, and a snapshot of it where there are any."""
+        order = self.orders[name] = PeerOrder.open("c1")
+        for begin in range(0, max(len(added), 1), 10_000):
+            for one in added[begin : begin + 10_000]:
+                order.trigger_event(PeerOrder.ItemAdded, **vars(one))
+            self.app.save(order)
+        if self.app.snapshots is not None:
+            self.app.take_snapshot(order.id)
+
+    def handle(self, name: str, one: Any) -> None:
+        """One more line: load, decide and save."""
+        order = self.get(name)
+        order.trigger_event(PeerOrder.ItemAdded, **vars(one))
+        self.app.save(order)
 
     def count(self) -> int:
         return int(self.app.recorder.max_notification_id() or 0)

@@ -90,7 +90,7 @@ def test_commands_are_measured_and_both_sides_answer_alike(tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     rows = json.loads(done.stdout)["rows"]
-    assert len(rows) == 19
+    assert len(rows) == 28
     assert [row for row in rows if not row["equal"]] == []
     assert all(math.isfinite(row["ratio"]) and row["ratio"] > 0 for row in rows)
     assert list(tmp_path.iterdir()) == [], "what it wrote is removed"
