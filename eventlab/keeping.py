@@ -325,6 +325,8 @@ class Keeper(Reader):
 
     def _placed(self, place: Place | None) -> Moment:
         if isinstance(place, Moment):
+            if place._store is not self._store:
+                raise InvalidValue(f"{place} is a moment of another log", hint="lab.at(…) of this lab")
             return place
         if place is None:
             return resolve(self, None, self.head, None, None)
@@ -333,14 +335,19 @@ class Keeper(Reader):
 
     def _moved_on(self, of: Model, before: Moment, after: Moment) -> pl.DataFrame:
         """The rows of a model at two moments, and the events in between that made them differ."""
+        if before._uses_bases != after._uses_bases:
+            said = f"{before} and {after} are of different clocks: one is what was known, the other what had occurred"
+            raise InvalidValue(said, hint="two times, or two of lab.at(occurred=…)")
         if before.position > after.position:
             raise InvalidValue(f"{before} lies after {after}", hint="diff(Model, before, after)")
         (cut, end), keys = after._at(), key_names(of, self._tenant)
         if before._uses_bases and after._uses_bases and end - before.position <= FEW:
             return moved(of, cut, self._tenant, before._table(of, *before._at()), before.position, end)
         found = diff_tables(before._table(of, *before._at()), after._table(of, *after._at()), keys)
-        names = [name for name, _ in of.fields]
-        events = spans.causes(of, after.versions(of.cls), before.position, names, self._tenant)
+        names, new = [name for name, _ in of.fields], pl.col("_position") > before.position
+        if not after._uses_bases:  # what had occurred later may have been recorded before
+            new = ~pl.col("_position").is_in(before.versions(of.cls)["_position"].implode())
+        events = spans.causes(of, after.versions(of.cls), new, names, self._tenant)
         shown = found.with_columns(*(pl.col(key).cast(events.schema[key]) for key in keys))
         return shown.join(events, on=[*keys, "field"], how="left", nulls_equal=True, maintain_order="left")
 

@@ -14,14 +14,14 @@ import polars as pl
 
 from eventlab import commands
 from eventlab.commands import ATTEMPTS, Decision, Drafting, Handled, Handling, Middleware, Preview
-from eventlab.errors import Behind, Conflict, HandledBefore, InvalidName, InvalidValue, ModelError, Refused, Rejected, Unsupported
+from eventlab.errors import Behind, Conflict, HandledBefore, InvalidValue, ModelError, Refused, Rejected, Unsupported
 from eventlab.keeping import Keeper
 from eventlab.model.events import New, command_type, event_type
 from eventlab.model.filters import Filter, stream
 from eventlab.model.ids import derived
 from eventlab.model.meta import context, current_context
 from eventlab.model.models import Model, model_of
-from eventlab.model.names import check_plain, split_stream
+from eventlab.model.names import check_plain
 from eventlab.model.types import from_us, moment_us
 from eventlab.projections.inline import FLUSH_ROWS, InlineModel
 from eventlab.projections.read_models import catch_up, flush
@@ -392,14 +392,7 @@ class Writer(Keeper):
         of = self._model(model)
         if of.category is None:
             raise Unsupported(f"{of.cls.__name__} is a projection; commands go to aggregates")
-        if not isinstance(id, str):
-            raise InvalidName(f"{id!r} ({type(id).__name__}) is no id of {of.cls.__name__}", hint=f"text: {str(id)!r}")
-        if id.startswith(f"{of.category}-"):
-            said = f"the id {id!r} begins with the category {of.category!r}, and would make the stream '{of.category}-{id}'"
-            raise InvalidName(said, hint=f"the id alone: {id.removeprefix(f'{of.category}-')!r}")
-        name = f"{of.category}-{id}"
-        split_stream(name)
-        return of, name
+        return of, of.stream(id)
 
     @contextlib.contextmanager
     def _caused(self, command_id: str | None, tenant: str) -> Iterator[None]:

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform, overload
 
-from eventlab.errors import ModelError, NotHandled, StaleType
+from eventlab.errors import InvalidName, ModelError, NotHandled, StaleType
 from eventlab.model.events import (
     COMMANDS,
     EVENTS,
@@ -27,7 +27,7 @@ from eventlab.model.events import (
     event_type,
     freeze,
 )
-from eventlab.model.names import check_category, check_distinct, check_type_name, snake
+from eventlab.model.names import check_category, check_distinct, check_type_name, snake, split_stream
 from eventlab.model.source import Trail, capture, classes_reached, code_fingerprint, keep_text
 from eventlab.model.types import FieldType, classes_in, field_type, type_hints
 
@@ -105,6 +105,17 @@ class Model:
     def category(self) -> str | None:
         """The category whose streams an aggregate folds; None for a projection."""
         return self.name if self.kind == "aggregate" else None
+
+    def stream(self, id: str) -> str:
+        """The name of the stream of one aggregate; `InvalidName` where the id is none."""
+        if not isinstance(id, str):
+            raise InvalidName(f"{id!r} ({type(id).__name__}) is no id of {self.cls.__name__}", hint=f"text: {str(id)!r}")
+        if id.startswith(f"{self.category}-"):
+            said = f"the id {id!r} begins with the category {self.category!r}, and would make the stream '{self.category}-{id}'"
+            raise InvalidName(said, hint=f"the id alone: {id.removeprefix(f'{self.category}-')!r}")
+        name = f"{self.category}-{id}"
+        split_stream(name)
+        return name
 
     @property
     def key_names(self) -> tuple[str, ...]:

@@ -6,12 +6,14 @@ raises stops it, with the error and the event at hand; another fold can be put i
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from eventlab.commands import changed
-from eventlab.errors import InvalidValue
+from eventlab.errors import InvalidValue, UnknownType
 from eventlab.model.events import type_name
 from eventlab.model.meta import Recorded
 from eventlab.model.models import Model, model_of
@@ -97,11 +99,11 @@ class Debugger:
 
     def step(self, count: int = 1) -> Debugger:
         """Go on by so many events."""
-        return self.to(self.at + count)
+        return self.to(self.at + _check_count(count, "count"))
 
     def back(self, count: int = 1) -> Debugger:
         """Go back by so many events."""
-        return self.to(self.at - count)
+        return self.to(self.at - _check_count(count, "count"))
 
     def to(self, step: int) -> Debugger:
         """Go to a step, from 0 (before the first) on; one beyond the ends is the end, and so is one that the fold raises on."""
@@ -151,6 +153,9 @@ class Debugger:
         """
         of = Debugger(model_of(other, superseded=True), self.name, self.events)
         shared = [of.name for of in fields(self.model.cls) if of.name in {f.name for f in fields(other)}]
+        if not shared:
+            said = f"{self.model.cls.__name__} and {other.__name__} have no field in common"
+            raise InvalidValue(said, hint="two folds of one thing")
         for step in range(1, len(self) + 1):
             mine, theirs, event = self._state(step), of._state(step), self.events[step - 1]
             if self._failed_at(step) != of._failed_at(step):
@@ -159,6 +164,12 @@ class Debugger:
                 if getattr(mine, field) != getattr(theirs, field):
                     return Parting(step, event, field, getattr(mine, field), getattr(theirs, field))
         return None
+
+    def under(self, other: type[Any]) -> Debugger:
+        """The same events by another definition, at the same step: the fold is swapped. Stops at fields are put anew."""
+        found = Debugger(model_of(other, superseded=True), self.name, self.events)
+        found._stops = [(said, stop) for said, stop in self._stops if not said.endswith(" changes")]
+        return found.to(self.at)
 
     # -- inside
 
@@ -190,10 +201,14 @@ class Debugger:
 
     def _predicate(self, position: Any, type: Any, changed: Any, when: Any) -> tuple[str, Predicate]:
         if position is not None:
+            _check_count(position, "position")
             first = next((event.position for event in self.events if event.position >= position), None)
             return f"position {position}", lambda event, state: event.position == first
         if type is not None:
             name = type_name(type)
+            handled = [kind.name for kind in self.model.handled or ()]
+            if name not in {*handled, *(event.type for event in self.events)}:
+                raise UnknownType(f"{self.name} has no event {name!r}", hint=f"{', '.join(handled) or 'its events'}")
             return f"every {name}", lambda event, state: event.type == name
         if changed is not None:
             known = [of.name for of in fields(self.model.cls)]
@@ -202,6 +217,11 @@ class Debugger:
             return f"{changed} changes", lambda event, state: any(name == changed for name, _, _ in self.changed)
         if not callable(when):
             raise InvalidValue(f"when={when!r} takes a function of the event and the state", hint="lambda event, state: …")
+        with contextlib.suppress(ValueError):  # some built-in functions do not say what they take
+            try:
+                inspect.signature(when).bind(None, None)
+            except TypeError as why:
+                raise InvalidValue(f"when={when!r} takes other arguments: {why}", hint="lambda event, state: …") from None
         return f"when {getattr(when, '__name__', when)}", when
 
     def _run(self, way: int, to: dict[str, Any]) -> Debugger:
@@ -217,6 +237,12 @@ class Debugger:
             if event is None or self.error is not None or any(stop(event, self.state) for _, stop in stops):
                 break
         return self
+
+
+def _check_count(value: Any, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidValue(f"{what}={value!r} is no number of events", hint="a whole number from 0 on")
+    return value
 
 
 def events_of_key(model: Model, key: Any, events: Iterable[Recorded]) -> list[Recorded]:

@@ -72,6 +72,7 @@ def moved(model: Model, cut: Cut, tenant: Tenant, before: pa.Table, at: int, unt
     after = since.filter(ends)
     earlier = base.rows_of(after.select(keys))
     versions = pl.concat([pl.DataFrame(pl.from_arrow(table)) for table in (earlier.select(since.column_names), since)])
-    events = spans.causes(model, versions, at, [name for name, _ in model.fields], tenant)
+    versions = versions.sort([*keys, "_position"], nulls_last=True)
+    events = spans.causes(model, versions, pl.col("_position") > at, [name for name, _ in model.fields], tenant)
     found = diff_tables(earlier, after, keys)
     return found.join(events, on=[*keys, "field"], how="left", nulls_equal=True, maintain_order="left")

@@ -24,7 +24,7 @@ from eventlab.model.events import EVENTS, EventType, event_class, event_type
 from eventlab.model.filters import EVERYTHING, Filter, stream
 from eventlab.model.meta import Recorded, current_context
 from eventlab.model.models import MODELS, Model, model_of
-from eventlab.model.names import check_plain, split_stream
+from eventlab.model.names import check_plain
 from eventlab.model.queries import Question, query_type
 from eventlab.model.schema import Schema
 from eventlab.model.types import as_uuid
@@ -38,7 +38,7 @@ from eventlab.store.columns import ENVELOPE_NAMES
 from eventlab.store.query import SqlConnection
 from eventlab.store.read_models import ReadModelBase
 from eventlab.temporal import spans
-from eventlab.temporal.calendar import instant
+from eventlab.temporal.calendar import check_step, instant, local, steps, truncated, zone
 from eventlab.temporal.compare import LIMIT, Comparison, compare, pair
 from eventlab.temporal.debugger import Debugger, events_of_key
 from eventlab.temporal.events import Events
@@ -192,8 +192,7 @@ class Reader:
                 f"{of.cls.__name__} is a projection, and only an aggregate has a stream to load",
                 hint=f"lab.table({of.cls.__name__}) gives its rows",
             )
-        stream = f"{of.category}-{id}"
-        split_stream(stream)
+        stream = of.stream(id)
         tenant = self._one_tenant("load")
         cut, until = self._at_of(of)
         state, version, position = self._loaded(of, stream, tenant, cut, until)
@@ -282,13 +281,16 @@ class Reader:
         From the first record of the model to the last, rounded down to the step, unless `start` and `end` say otherwise.
         """
         of = self._model(model)
+        check_step(every)
+        zone(tz)
         found = self.intervals(model, id, fields=fields)
         if not len(found):
             return spans.series(of, found, pl.Series("_at", [], pl.Datetime("us", "UTC")), self._tenant)
-        first = instant(start, tz) if start is not None else spans.floor(found["_from"].min(), every, tz)
-        last = instant(end, tz) if end is not None else found["_from"].max()
+        begin, last = found["_from"].min(), found["_from"].max() if end is None else instant(end, tz)
+        assert isinstance(begin, dt.datetime)
         assert isinstance(last, dt.datetime)
-        return spans.series(of, found, spans.steps(first, last, every, tz), self._tenant)
+        first = local(start, tz) if start is not None else truncated(begin, every, tz)
+        return spans.series(of, found, steps(first, last, every, tz).alias("_at"), self._tenant)
 
     def blame(self, model: type[Any], id: Any, field: str) -> pl.DataFrame:
         """The events that made one cell what it is: those after which the field of this key had another value, the last first.
@@ -300,8 +302,8 @@ class Reader:
         initial = spans.initial_row(of)[field]
         values = found["value"].to_list()
         before = [initial, *values][: len(values)]
-        kept = [repr(old) != repr(new) for old, new in zip(before, values, strict=True)]
-        told = found.with_columns(pl.Series("before", [str(old) for old in before], pl.String))
+        kept = [not spans.same_value(old, new) for old, new in zip(before, values, strict=True)]
+        told = found.with_columns(pl.Series("before", [spans.said(old) for old in before], pl.String))
         rows = told.filter(pl.Series(kept, dtype=pl.Boolean)) if len(told) else told
         order = ["before", "value", "from", "event", "version", "position", "event_id", "actor", "cause", "correlation"]
         return rows.select(order).rename({"from": "when"}).reverse()
@@ -345,9 +347,8 @@ class Reader:
         """
         of = self._model(model)
         cut, end = self._at_of(of)
-        name = str(id) if of.category is None else f"{of.category}-{id}"
-        if of.category is not None:
-            split_stream(name)
+        self._one_tenant("debug")
+        name = str(spans.key_of(of, id)) if of.category is None else of.stream(id)
         picked = events_of(of) if of.category is None else stream(name)
         read = Events(cut, self._tenant, self._class_of, picked, (0, end), None)
         events = read.list() if of.category is not None else events_of_key(of, id, read)
@@ -376,6 +377,8 @@ class Reader:
         """
         if not isinstance(filter, Filter):
             raise UnknownType(f"{filter!r} is no filter", hint="el.events(ItemAdded)")
+        if not isinstance(at_least, dt.timedelta):
+            raise InvalidValue(f"at_least={at_least!r} is no duration", hint="datetime.timedelta(hours=1)")
         cut, until = self._at()
         _refuse_unknown(filter, cut)
         return spans.late(cut, filter, self._tenant, until, at_least)
@@ -470,7 +473,8 @@ class Reader:
 
     def _versions_of(self, of: Model, id: Any, fields: Sequence[str], read: list[Batch] | None = None) -> pl.DataFrame:
         """The versions of one key, with these fields at least; where only its stream was read, the batches are in `read`."""
-        if of.category is not None and isinstance(id, str):
+        self._one_tenant("the life of one key")
+        if of.category is not None:
             cut, until = self._at_of(of)
             tenant = self._one_tenant("versions of one aggregate")
             return versions_of(of, id, cut, tenant, until, engine="auto", read=read)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 import polars as pl
@@ -28,16 +29,30 @@ _LATE: Final[dict[str, Any]] = {
 
 def picked(model: Model, frame: pl.DataFrame, id: Any, tenant: Tenant) -> pl.DataFrame:
     """The versions of one key."""
-    names = [name for name in key_names(model, tenant) if name != "_tenant"]
-    parts = id if isinstance(id, tuple) else (id,)
-    if len(parts) != len(names):
-        raise InvalidValue(f"{id!r} is no key of {model.cls.__name__}: its keys are ({', '.join(names)})", hint="a tuple of them")
+    names, parts = [name for name in key_names(model, tenant) if name != "_tenant"], key_of(model, id)
     return frame.filter(*(pl.col(name).eq_missing(pl.lit(part)) for name, part in zip(names, parts, strict=True)))
+
+
+def key_of(model: Model, id: Any) -> tuple[Any, ...]:
+    """The parts of a key, or `InvalidValue`."""
+    names = [name for name, _ in model.key_fields]
+    parts = id if isinstance(id, tuple) else (id,)
+    try:
+        if len(parts) != len(names):
+            raise InvalidValue(f"it has {len(parts)} of {len(names)} parts")
+        for (name, kind), part in zip(model.key_fields, parts, strict=True):
+            kind.encode(part, name)
+    except InvalidValue as why:
+        said = f"{id!r} is no key of {model.cls.__name__}, whose keys are ({', '.join(names)}): {why.message}"
+        raise InvalidValue(said, hint="text" if names == ["_id"] else "a tuple of them") from None
+    return tuple(parts)
 
 
 def check_fields(model: Model, fields: Sequence[str] | None) -> list[str]:
     """Fields of a model, all of them when none are named."""
     known = [name for name, _ in model.fields]
+    if isinstance(fields, str) or not (fields is None or isinstance(fields, Sequence)):
+        raise InvalidValue(f"fields={fields!r} are no names of fields", hint=f"a list: {known[:2]}")
     unknown = [name for name in fields or () if name not in known]
     if unknown:
         raise InvalidValue(f"{model.cls.__name__} has no field {unknown[0]!r}", hint=f"its fields: {', '.join(known)}")
@@ -100,28 +115,6 @@ def clipped(found: pl.DataFrame, start: dt.datetime, end: dt.datetime) -> pl.Dat
     )
 
 
-def steps(start: dt.datetime, end: dt.datetime, every: str, tz: str) -> pl.Series:
-    """The moments of a calendar from `start` on, before or at `end`, by the clock of a zone: a day may have 23 or 25 hours."""
-    try:
-        begin, stop = (moment.astimezone(dt.UTC).replace(tzinfo=None) for moment in (start, end))
-        zoned = [pl.Series([moment]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(tz).item()
-                 for moment in (begin, stop)]  # fmt: skip
-        found = pl.datetime_range(zoned[0], zoned[1], every, time_zone=tz, eager=True)
-    except (pl.exceptions.PolarsError, ValueError) as why:
-        raise InvalidValue(f"no calendar of {every!r} in {tz!r}: {why}", hint="every='1d', '1h', '1mo'; an IANA zone") from None
-    return found.dt.convert_time_zone("UTC").cast(_MOMENT).alias("_at")
-
-
-def floor(moment: Any, every: str, tz: str) -> dt.datetime:
-    """A moment rounded down to a step of the calendar."""
-    try:
-        one = pl.Series([moment]).dt.convert_time_zone(tz).dt.truncate(every).dt.convert_time_zone("UTC").item()
-    except pl.exceptions.PolarsError as why:
-        raise InvalidValue(f"no calendar of {every!r} in {tz!r}: {why}", hint="every='1d', '1h', '1mo'; an IANA zone") from None
-    assert isinstance(one, dt.datetime)
-    return one
-
-
 def series(model: Model, found: pl.DataFrame, at: pl.Series, tenant: Tenant) -> pl.DataFrame:
     """The state of each key at each of these moments: `_at`, the key, its fields; from its first event on."""
     keys = list(key_names(model, tenant))
@@ -132,16 +125,19 @@ def series(model: Model, found: pl.DataFrame, at: pl.Series, tenant: Tenant) -> 
     return there.select("_at", *(name for name in there.columns if name != "_at")).sort(["_at", *keys], nulls_last=True)
 
 
-def causes(model: Model, versions: pl.DataFrame, after: int, fields: Sequence[str], tenant: Tenant) -> pl.DataFrame:
-    """For each key and field the positions after a position at which it changed: key, `field`, `events`."""
+def causes(model: Model, versions: pl.DataFrame, new: pl.Expr, fields: Sequence[str], tenant: Tenant) -> pl.DataFrame:
+    """For each key and field the positions of the new events at which it changed: key, `field`, `events`.
+
+    `versions` come by key, and those of a key in the order in which its events are folded.
+    """
     keys = list(key_names(model, tenant))
-    ordered = versions.sort([*keys, "_position"], nulls_last=True)
+    ordered = versions
     parts = []
     for name in fields:
-        at = ordered.filter(_begins(ordered, keys, [name]) & (pl.col("_position") > after))
+        at = ordered.filter(_begins(ordered, keys, [name]) & new)
         parts.append(at.group_by(keys, maintain_order=True).agg(pl.col("_position").alias("events"))
                      .with_columns(pl.lit(name).alias("field")))  # fmt: skip
-    first = ordered.filter(~same_key(keys, 1) & (pl.col("_position") > after))
+    first = ordered.filter(~same_key(keys, 1) & new)
     parts.append(first.select(*keys, pl.concat_list("_position").alias("events"), pl.lit("_row").alias("field")))
     return pl.concat([part.select(*keys, "field", "events") for part in parts])
 
@@ -223,9 +219,24 @@ def shown_changes(model: Model, before: dict[str, Any], after: dict[str, Any]) -
     parts = []
     for name, _ in model.fields:
         old, new = _plain(before[name]), _plain(after[name])
-        if repr(old) != repr(new):
-            parts.append(f"{name}: {old} → {new}")
+        if not same_value(old, new):
+            parts.append(f"{name}: {said(old)} → {said(new)}")
     return ", ".join(parts)
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values of a field say the same: a decimal with more noughts does, and a NaN is like another one."""
+    return bool(one == other) or repr(one) == repr(other)
+
+
+def said(value: Any) -> str:
+    """A value as a person reads it: a decimal without an exponent, and with no more noughts than two."""
+    if not isinstance(value, Decimal) or not value.is_finite():
+        return str(value)
+    text = f"{value:f}"
+    whole, _, places = text.partition(".")
+    kept = places.rstrip("0")
+    return f"{whole}.{kept.ljust(min(len(places), 2), '0')}" if places and (kept or len(places) > 0) else text
 
 
 def initial_row(model: Model) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from eventlab.errors import Unsupported
 from eventlab.model.models import Model
-from eventlab.model.names import split_stream
 from eventlab.replay.lift import fold_intervals, fold_versions
 from eventlab.replay.rows import Entry, RowFold, events_of
 from eventlab.replay.tables import columns_of, frame_of, key_names, table_of
@@ -55,8 +54,7 @@ def versions_of(
             f"{model.cls.__name__} is a projection, and only an aggregate has a stream of its own",
             hint=f"lab.versions({model.cls.__name__}).filter(…) picks rows by its key",
         )
-    stream = f"{model.category}-{id}"
-    split_stream(stream)
+    stream = model.stream(id)
     if engine in ("loop", "lifted"):
         return versions(model, cut, tenant, until, engine=engine).filter(pl.col("_id") == id)
     handled = model.handled

@@ -368,7 +368,7 @@ def test_only_commands_that_do_not_report_it_themselves_warn_of_what_cannot_be_r
     command = [sys.executable, "-m", "eventlab.cli", "events", "--models", "parcels", "--store", str(posted)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, timeout=60, check=False)
     assert done.returncode == 3
-    assert "SchemaWarning: cli.ParcelPosted version 1 does not fit the code here: cli.ParcelPosted.grams is not in" in done.stderr
+    assert "warning: cli.ParcelPosted version 1 does not fit the code here: cli.ParcelPosted.grams is not in" in done.stderr
 
 
 def test_snapshots_are_proved_and_one_that_is_wrong_is_found(run: Shell, copied: Path) -> None:

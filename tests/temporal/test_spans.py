@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab import keeping
-from eventlab.errors import InvalidValue, UnknownType
+from eventlab.errors import InvalidValue, Refused, UnknownType, Unsupported
 from eventlab.testing.plugin import Clock
 
 ZERO = dt.datetime(2026, 3, 28, 12, tzinfo=dt.UTC)
@@ -250,9 +252,49 @@ def test_a_series_by_the_day_keeps_the_clock_of_its_zone(clock: Clock) -> None:
         found = lab.series(Piece, "1d", tz="Europe/Berlin")
         assert [(at - ZERO).total_seconds() / 3600 for at in found["_at"]] == [11, 34, 58]
         assert found["at"].to_list() == [1, 2, 3]
-        for wrong in ({"every": "soon"}, {"every": "1d", "tz": "Nowhere/Land"}):
-            with pytest.raises(InvalidValue, match="no calendar"):
+        for wrong, said in (
+            ({"every": "soon"}, "'soon' is no step of a calendar"), ({"every": "0d"}, "no step"), ({"every": 5}, "no step"),
+            ({"every": "1d", "tz": "Nowhere/Land"}, "is not a time zone"), ({"every": "1d", "tz": None}, "is not a time zone"),
+        ):  # fmt: skip
+            with pytest.raises(InvalidValue, match=said):
                 lab.series(Piece, **wrong)  # type: ignore[arg-type]
+    with el.scratch() as lab, pytest.raises(InvalidValue, match="no step"):
+        lab.series(Piece, "banana")
+
+
+@pytest.mark.parametrize(
+    ("tz", "around", "every"),
+    [
+        ("Europe/Berlin", "2026-03-29", "1d"), ("Europe/Berlin", "2026-10-25", "1d"), ("Europe/Berlin", "2026-03-29", "6h"),
+        ("Europe/Berlin", "2026-10-25", "6h"), ("Europe/Berlin", "2026-10-25", "1h"), ("Europe/Berlin", "2026-03-29", "1h"),
+        ("America/Sao_Paulo", "2018-11-04", "1d"), ("America/Sao_Paulo", "2018-11-04", "12h"),
+        ("Africa/Cairo", "2024-04-26", "1d"), ("Asia/Beirut", "2024-03-31", "1d"),
+        ("Australia/Lord_Howe", "2026-10-04", "30m"), ("UTC", "2026-01-31", "1mo"),
+    ],
+)  # fmt: skip
+def test_a_series_goes_by_the_clock_of_its_zone(tz: str, around: str, every: str) -> None:
+    """Against a look at the zone's clock at every quarter of an hour."""
+    middle, zone = dt.datetime.fromisoformat(around).replace(tzinfo=dt.UTC), ZoneInfo(tz)
+    days = 70 if every == "1mo" else 3
+    with el.scratch(clock=Clock(middle - dt.timedelta(days=days)), seed=0) as lab:
+        lab.append("spans_piece-a", [PieceMoved(1)])
+        end = middle + dt.timedelta(days=days)
+        found = lab.series(Piece, every, tz=tz, end=end)["_at"].to_list()
+    at = first = middle - dt.timedelta(days=days)
+    expected: list[dt.datetime] = []
+    before: object = None
+    while at <= end:
+        clock = at.astimezone(zone)
+        minutes = clock.hour * 60 + clock.minute
+        if every.endswith(("d", "mo")):
+            new = (clock.month if every.endswith("mo") else clock.date()) != before
+            if new and before is not None:
+                expected.append(at)
+            before = clock.month if every.endswith("mo") else clock.date()
+        elif minutes % {"6h": 360, "12h": 720, "1h": 60, "30m": 30}[every] == 0:
+            expected.append(at)
+        at += dt.timedelta(minutes=15)
+    assert [at for at in found if at > first] == [at for at in expected if at > first]
 
 
 def test_late_and_out_of_order_events(clock: Clock) -> None:
@@ -323,3 +365,93 @@ def test_sql_knows_of_what_was_appended_since(game: el.Lab) -> None:
     assert game.sql(asked).item() == 7
     with pytest.raises(el.EventlabError):
         game.sql("select * from state.nothing_at(now())")
+
+
+@el.event(name="spans.SumPaid")
+class SumPaid:
+    """Something was paid."""
+
+    amount: Decimal
+
+
+@el.aggregate(name="spans_purse")
+class SpansPurse:
+    total: Decimal = Decimal("0.00")
+    n: int = 0
+
+    def evolve(self, event: SumPaid) -> Self:
+        return replace(self, total=self.total + event.amount, n=self.n + 1)
+
+
+def test_a_decimal_with_more_noughts_is_no_change_and_is_read_as_a_person_writes_it() -> None:
+    with el.scratch() as lab:
+        lab.append("spans_purse-1", [SumPaid(Decimal("0.00")), SumPaid(Decimal("19.90")), SumPaid(Decimal("0.125"))])
+        assert lab.blame(SpansPurse, "1", "total").select("before", "position").rows() == [("19.90", 3), ("0.00", 2)]
+        assert lab.audit(SpansPurse, "1")["changed"].to_list() == [
+            "n: 0 → 1", "total: 0.00 → 19.90, n: 1 → 2", "total: 19.90 → 20.025, n: 2 → 3",
+        ]  # fmt: skip
+
+
+def test_a_diff_of_what_had_occurred_has_the_events_that_occurred_in_between() -> None:
+    with el.scratch() as lab:
+        lab.append("spans_purse-1", [SumPaid(Decimal(1))], occurred_at="2026-01-02T00:00Z")
+        lab.append("spans_purse-1", [SumPaid(Decimal(5))], occurred_at="2026-01-01T00:00Z")
+        before, after = lab.at(occurred="2026-01-01T12:00Z"), lab.at(occurred="2026-01-03T00:00Z")
+        found = lab.diff(SpansPurse, before, after)
+        assert found.select("field", "events").rows() == [("n", [1]), ("total", [1])]
+        with pytest.raises(InvalidValue, match="of different clocks"):
+            lab.diff(SpansPurse, lab.at(position=1), after)
+        with el.scratch() as other, pytest.raises(InvalidValue, match="a moment of another log"):
+            lab.diff(SpansPurse, other.at(position=0), lab.at(position=1))
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda lab: lab.history(Colour, 7, "moves"), "7 is no key of Colour"),
+        (lambda lab: lab.history(Colour, ("a", "b"), "moves"), "it has 2 of 1 parts"),
+        (lambda lab: lab.audit(Piece, 7), r"7 \(int\) is no id of Piece"),
+        (lambda lab: lab.history(Piece, "spans_piece-a", "at"), "begins with the category"),
+        (lambda lab: lab.load(Piece, "spans_piece-a"), "begins with the category"),
+        (lambda lab: lab.debug(Piece, None), "is no id of Piece"),
+        (lambda lab: lab.debug(Colour, ["red"]), "is no key of Colour"),
+        (lambda lab: lab.late(at_least="1d"), "is no duration"),
+        (lambda lab: lab.late(at_least=None), "is no duration"),
+        (lambda lab: lab.intervals(Piece, fields=5), "are no names of fields"),
+        (lambda lab: lab.intervals(Piece, fields="at"), "are no names of fields"),
+        (lambda lab: lab.at("2026-03-28T12:00", tz=5), "5 is not a time zone"),
+        (lambda lab: lab.at("2026-03-28T12:00Z", tz="Bad/Zone"), "is not a time zone"),
+        (lambda lab: lab.debug(Piece, "a").step("x"), "count='x' is no number"),
+        (lambda lab: lab.debug(Piece, "a").stop_at(position=-1), "position=-1 is no number"),
+        (lambda lab: lab.debug(Piece, "a").run(type="Movd"), "has no event 'Movd'"),
+        (lambda lab: lab.debug(Piece, "a").run(when=lambda event: True), "takes other arguments"),
+        (lambda lab: lab.debug(Piece, "a").against(Colour), "no field in common"),
+    ],
+)
+def test_a_wrong_question_is_told_what_is_wrong(game: el.Lab, ask: Callable[[el.Lab], Any], said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        ask(game)
+
+
+def test_a_lab_of_all_tenants_does_not_mix_the_lives_of_two_keys(tmp_path: Path) -> None:
+    for tenant in ("t1", "t2"):
+        with el.open(tmp_path / "log", tenant=tenant, maintain=False) as lab:
+            lab.append("spans_piece-a", [PieceMoved(1, "red")])
+    with el.open(tmp_path / "log", tenant=el.ALL, maintain=False) as lab:
+        for ask in (lambda: lab.debug(Piece, "a"), lambda: lab.audit(Colour, "red"), lambda: lab.history(Colour, "red", "moves")):
+            with pytest.raises(Unsupported, match="asks for one tenant"):
+                ask()
+
+
+def test_the_fold_is_swapped_where_one_stands(game: el.Lab) -> None:
+    @el.aggregate(name="spans_piece")
+    class SpansBackwards:
+        at: int = 0
+
+        def evolve(self, event: PieceMoved | PieceTaken) -> Self:
+            return replace(self, at=self.at - (event.by if isinstance(event, PieceMoved) else 0))
+
+    stepping = game.debug(Piece, "a").step()
+    other = stepping.under(SpansBackwards)
+    assert (other.at, other.event, other.state.at) == (1, stepping.event, -stepping.state.at)
+    assert other.step().at == 2
