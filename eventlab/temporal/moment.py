@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
+
+import pyarrow as pa
 
 from eventlab.errors import InvalidValue, UnknownStream, Unsupported
 from eventlab.model.models import Model, model_of
 from eventlab.model.names import split_stream
 from eventlab.model.types import EPOCH, MICROSECOND
+from eventlab.projections.handmade import Handmade
 from eventlab.store.base import ALL, Cut
+from eventlab.temporal.basis import Basis, another_log, drift, event_at, tenant_named
 from eventlab.temporal.calendar import Time as Time
 from eventlab.temporal.calendar import instant as instant
 from eventlab.temporal.calendar import shown
 from eventlab.temporal.hindsight import Hindsight
 from eventlab.temporal.occurred import OccurredCut
-from eventlab.temporal.reader import Basis, Reader, drift
+from eventlab.temporal.reader import Reader
 
 
 class Moment(Reader):
@@ -37,18 +42,54 @@ class Moment(Reader):
         self.occurred_us: int | None = None
         self._whole = cut
         self._hindsights: dict[tuple[bool, frozenset[str]], Hindsight] = {}
+        self._asked_models: dict[str, str] = {}
+        #: The basis that this moment was opened from, and what was different from it when it was opened.
+        self.then: Basis | None = None
+        self.differs: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         inside = ", inside a commit" if self.inside_commit else ""
-        return f"Moment(position={self.position}{inside}, asked={self.asked!r})"
+        differs = f", differs={list(self.differs)}" if self.differs else ""
+        return f"Moment(position={self.position}{inside}, asked={self.asked!r}{differs})"
 
     def _at(self) -> tuple[Cut, int]:
         return self._cut, self.position
 
-    def drift(self, then: Basis, model: type[Any] | None = None) -> list[str]:
-        """What is different now from the basis of an answer: versions of engines, and the code of a model."""
-        of = None if model is None else self._model(model)
-        return drift(then, self._basis(of, *self._at()))
+    def drift(self, then: Basis | Mapping[str, Any] | None = None, model: type[Any] | None = None) -> list[str]:
+        """What is different now from the basis of an answer: place, log, engines, and the code of its models, or of one.
+
+        Left out, `then` is the basis that this moment was opened from. A log that only grew is the same log.
+        """
+        if then is None and (then := self.then) is None:
+            raise InvalidValue("this moment was not opened from a basis", hint="moment.drift(basis), or lab.at(basis=…).drift()")
+        # Its models are compared as they are defined now, not as this moment was asked for them.
+        old, now, end = Basis.of(then), replace(self._basis(None, *self._at()), code=()), self._store.cut().head
+        if model is not None:
+            of = super()._model(model)
+            mine = ((of.name, of.fingerprint),)
+            theirs = tuple(pair for pair in old.code if pair[0] == of.name)
+            old = replace(old, code=theirs, fingerprint=None if old.code else old.fingerprint)
+            now = replace(now, code=mine, fingerprint=of.fingerprint)
+        log: list[str] = []
+        if old.store == now.store:
+            if old.position != now.position:
+                log = another_log(old, event_at(self._store, old.position))
+            if old.head > end:
+                log.append(f"the log: it went to position {old.head:,} then, and ends at {end:,} now")
+        return [*log, *drift(old, now)]
+
+    def _model(self, model: type[Any], *, superseded: bool = False) -> Model:
+        of = super()._model(model, superseded=superseded)
+        if not superseded:
+            self._asked_models[of.name] = of.fingerprint
+        return of
+
+    def _handmade(self, of: Handmade, cut: Cut, until: int) -> pa.Table:
+        self._asked_models[of.name] = of.fingerprint
+        return super()._handmade(of, cut, until)
+
+    def _code(self) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted(self._asked_models.items()))
 
     def _own(self, of: Model) -> Hindsight | None:
         if self.occurred_us is None or not (of.late or of.corrections):
@@ -110,20 +151,25 @@ def _occurred(of: Reader, cut: Cut, until: int, when: dt.datetime) -> Moment:
 
 def _reopened(of: Reader, given: Basis | Mapping[str, Any]) -> Moment:
     """The moment that an answer rested on."""
-    try:
-        basis = given if isinstance(given, Basis) else Basis(**{**given, "engines": tuple(given["engines"])})
-    except (KeyError, TypeError):
-        raise InvalidValue(f"basis={given!r:.80} is not a basis", hint="lab.at(…).basis, or its fields as a dict") from None
+    basis = Basis.of(given)
     if basis.store != of._store.store_id:
         raise InvalidValue(f"the basis is of the store {basis.store}, and this is {of._store.store_id}", hint="open that store")
+    tenant = tenant_named(of._tenant)
+    if basis.tenant != tenant:
+        theirs = "el.ALL" if basis.tenant == tenant_named(ALL) else repr(basis.tenant)
+        said = f"the basis is of the tenant {basis.tenant!r}, and this lab is of {tenant!r}"
+        raise InvalidValue(said, hint=f"open that tenant: el.open(path, tenant={theirs})")
     cut, head = of._at()
     if basis.position > head:
         said = f"the basis is at position {basis.position:,}, and the log ends at {head:,}"
         raise InvalidValue(said, hint="a log never shrinks: is it a copy?")
-    asked = basis.asked.removeprefix("occurred ")
     if basis.clock == "occurred":
-        return _occurred(of, cut, basis.position, instant(asked))
-    return Moment(of, cut, basis.position, basis.asked)
+        found = _occurred(of, cut, basis.position, instant(basis.asked.removeprefix("occurred ")))
+    else:
+        found = Moment(of, cut, basis.position, basis.asked)
+    found.then = basis
+    found.differs = tuple(found.drift())
+    return found
 
 
 def _position_of(cut: Cut, tenant: str, version: Any) -> int:

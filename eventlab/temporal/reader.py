@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import duckdb
@@ -38,6 +39,8 @@ from eventlab.store.columns import ENVELOPE_NAMES
 from eventlab.store.query import SqlConnection
 from eventlab.store.read_models import ReadModelBase
 from eventlab.temporal import spans
+from eventlab.temporal.basis import Basis as Basis
+from eventlab.temporal.basis import engines, event_at, tenant_named
 from eventlab.temporal.calendar import check_step, instant, local, steps, truncated, zone
 from eventlab.temporal.compare import LIMIT, Comparison, compare, pair
 from eventlab.temporal.debugger import Debugger, events_of_key
@@ -75,32 +78,6 @@ class Bar:
 def quiet(what: str, total: int) -> Bar:
     """No progress display."""
     return Bar()
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What an answer rests on: which store, how much of its log, by which clock, and which engines computed it.
-
-    `inside_commit` says that the position splits an append: some of its events are known here, and some are not.
-    """
-
-    store: str
-    tenant: str
-    position: int
-    head: int
-    clock: str
-    asked: str
-    engines: tuple[str, ...]
-    fingerprint: str | None = None
-    inside_commit: bool = False
-
-
-def drift(then: Basis, now: Basis) -> list[str]:
-    """What is different between the basis of an answer and one of now, beside the log that grew: engines, and code."""
-    found = [f"{old} then, {new} now" for old, new in zip(then.engines, now.engines, strict=False) if old != new]
-    if then.fingerprint is not None and now.fingerprint is not None and then.fingerprint != now.fingerprint:
-        found.append(f"code {then.fingerprint[:8]} then, {now.fingerprint[:8]} now")
-    return found
 
 
 @dataclass(frozen=True)
@@ -668,11 +645,15 @@ class Reader:
         return check_plain(self._tenant, "tenant")
 
     def _basis(self, model: Model | None, cut: Cut, until: int) -> Basis:
-        tenant = self._tenant if isinstance(self._tenant, str) else "ALL"
-        print_ = model.fingerprint if model is not None else None
+        tenant = tenant_named(self._tenant)
+        print_, code = (model.fingerprint, ((model.name, model.fingerprint),)) if model is not None else (None, self._code())
         asked, inside = self._asked(), self._splits_a_commit()
-        clock = "recorded" if self._uses_bases else "occurred"
-        return Basis(self._store.store_id, tenant, until, cut.head, clock, asked, _engines(), print_, inside)
+        clock, event = "recorded" if self._uses_bases else "occurred", partial(event_at, self._store, until)
+        return Basis(self._store.store_id, tenant, until, cut.head, clock, asked, engines(), print_, inside, event, code)
+
+    def _code(self) -> tuple[tuple[str, str], ...]:
+        """The fingerprints of the models that were asked here; a lab is asked as its log and the code go on."""
+        return ()
 
     def _asked(self) -> str:
         return "head"
@@ -772,7 +753,3 @@ def _arrow(name: str, value: Any) -> Any:
         raise QueryRefused(
             f"{name} is a {type(value).__name__}, which is no frame: {why}", hint=f"{name}=values.to_frame(), or a list"
         ) from None
-
-
-def _engines() -> tuple[str, ...]:
-    return (f"duckdb {duckdb.__version__}", f"polars {pl.__version__}", f"pyarrow {pa.__version__}")

@@ -1,10 +1,8 @@
-"""The other clock: what had occurred by a moment, against a plain fold of those events; and answers opened again."""
+"""The other clock: what had occurred by a moment, against a plain fold of those events."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-import json
 import tempfile
 from dataclasses import replace
 from typing import Any, Self
@@ -92,31 +90,6 @@ def test_a_correction_that_was_recorded_late_counts_from_when_it_occurred() -> N
         assert moment.load(Silo, "a").kilos == 9
         assert "occurred 2026-05-01T12:30:00Z" in repr(moment)
         assert lab.at(occurred="2026-05-01T08:30", tz="America/New_York").load(Silo, "a").kilos == 9
-
-
-def test_a_basis_opens_its_moment_again() -> None:
-    with el.scratch() as lab:
-        for kilos in range(1, 5):
-            lab.append("occurred_silo-a", [GrainWeighed(kilos)], occurred_at=NOON + dt.timedelta(minutes=kilos))
-        loaded = lab.at(position=2).loaded(Silo, "a")
-        lab.append("occurred_silo-a", [GrainWeighed(9)], occurred_at=NOON)
-        saved = json.loads(json.dumps(dataclasses.asdict(loaded.basis)))
-        for basis in (loaded.basis, saved):
-            again = lab.at(basis=basis)
-            assert again.load(Silo, "a") == loaded.state
-            assert again.drift(loaded.basis, Silo) == []
-        by_occurrence = lab.at(occurred=NOON + dt.timedelta(minutes=2))
-        kept = by_occurrence.basis
-        lab.append("occurred_silo-a", [GrainWeighed(50)], occurred_at=NOON)
-        assert lab.at(basis=kept).load(Silo, "a").kilos == by_occurrence.load(Silo, "a").kilos == 12
-        older = dataclasses.replace(loaded.basis, engines=("duckdb 0.1", *loaded.basis.engines[1:]), fingerprint="f" * 32)
-        assert [text.split()[0] for text in lab.at(basis=older).drift(older, Silo)] == ["duckdb", "code"]
-        with el.scratch() as other, pytest.raises(InvalidValue, match="the basis is of the store"):
-            other.at(basis=loaded.basis)
-        with pytest.raises(InvalidValue, match="the log ends at"):
-            lab.at(basis=dataclasses.replace(loaded.basis, position=99))
-        with pytest.raises(InvalidValue, match="is not a basis"):
-            lab.at(basis={"position": 3})
 
 
 def test_a_moment_is_named_in_one_way(tmp_path: Any) -> None:
