@@ -146,7 +146,7 @@ def expected(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(FACTS, st.integers(-5, 5))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_each_fold_sees_the_events_as_it_says(layout: str, facts: list[tuple[str, int, int, int | None]], until: int) -> None:
     with written(facts, layout) as (lab, since), pytest.MonkeyPatch.context() as patched:
         patched.setattr(run, "_SMALL", 0)
