@@ -201,7 +201,7 @@ class Debugger:
 
     def _predicate(self, position: Any, type: Any, changed: Any, when: Any) -> tuple[str, Predicate]:
         if position is not None:
-            _check_count(position, "position")
+            _check_count(position, "position", least=0)
             first = next((event.position for event in self.events if event.position >= position), None)
             return f"position {position}", lambda event, state: event.position == first
         if type is not None:
@@ -239,9 +239,10 @@ class Debugger:
         return self
 
 
-def _check_count(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidValue(f"{what}={value!r} is no number of events", hint="a whole number from 0 on")
+def _check_count(value: Any, what: str, least: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        hint = "a whole number" if least is None else f"a whole number from {least} on"
+        raise InvalidValue(f"{what}={value!r} is no number of events", hint=hint)
     return value
 
 
