@@ -176,7 +176,7 @@ def drafts(events: Sequence[tuple[str, Any]], shared: Drafting) -> tuple[list[Dr
         event = given.event if isinstance(given, New) else given
         kind = event_type(type(event))
         own_time = isinstance(given, New) and given.occurred_at is not None
-        draft = Draft.of(
+        draft = Draft(
             stream,
             kind.schema,
             kind.encode(event),
@@ -187,22 +187,31 @@ def drafts(events: Sequence[tuple[str, Any]], shared: Drafting) -> tuple[list[Dr
             actor=context.actor,
             tags=_tags(given, event, kind, tags),
         )
-        if len(draft.packed) > MAX_PAYLOAD_BYTES:
-            raise InvalidValue(
-                f"{kind.name} for {stream!r} has {len(draft.packed):,} bytes of payload, and {MAX_PAYLOAD_BYTES:,} are allowed",
-                hint="store large things elsewhere and keep their address or digest in the event",
-            )
         made.append(draft)
+    _refuse_large(made)
     if len(set(ids)) < len(ids):
         raise InvalidValue("two events of this append have the same id", hint="give each its own, or none")
     return made, own
+
+
+def _refuse_large(made: Sequence[Draft]) -> None:
+    """Refuse events with too large a payload; where all together are not, none is."""
+    if len(pack([draft.payload for draft in made])) <= MAX_PAYLOAD_BYTES:
+        return
+    for draft in made:
+        size = len(pack(draft.payload))
+        if size > MAX_PAYLOAD_BYTES:
+            raise InvalidValue(
+                f"{draft.schema.name} for {draft.stream!r} has {size:,} bytes of payload, and {MAX_PAYLOAD_BYTES:,} are allowed",
+                hint="store large things elsewhere and keep their address or digest in the event",
+            )
 
 
 def _event_ids(events: Sequence[tuple[str, Any]], shared: Drafting) -> list[bytes]:
     """The id of each event: its own, or one from the key, or a new one."""
     if shared.key is not None:
         key = check_plain(shared.key, "key")
-        ids = [derived(key, i, shared.tenant) for i in range(len(events))]
+        ids = derived(key, len(events), shared.tenant)
     else:
         ids = uuid7s(shared.milliseconds, len(events), shared.chance)
     for i, (_, event) in enumerate(events):

@@ -403,7 +403,7 @@ class Writer(Keeper):
         try:
             cause = uuid.UUID(command_id)
         except ValueError:
-            cause = uuid.UUID(bytes=derived(command_id, 0, tenant))
+            cause = uuid.UUID(bytes=derived(command_id, 1, tenant)[0])
         with context(causation_id=cause):
             yield
 

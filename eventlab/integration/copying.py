@@ -82,7 +82,7 @@ def _drafts(row: Row, event: Recorded, cut: Cut, tenant: str, transform: Transfo
         split_stream(stream)
         own = given if isinstance(given, New) else New(plain)
         # The first keeps the id: whoever knows the event by it finds what became of it.
-        event_id = own.id.bytes if own.id else row.event_id if at == 0 else derived(row.event_id.hex(), at, tenant)
+        event_id = own.id.bytes if own.id else row.event_id if at == 0 else derived(row.event_id.hex(), at + 1, tenant)[at]
         tags = tuple(dict.fromkeys((*kind.tags(plain), *own.tags, *(() if kind.tag_fields else row.tags))))
         made = _draft(row, stream, kind.schema, kind.encode(plain), event_id, tags)
         if own.occurred_at is not None:
@@ -116,7 +116,7 @@ def _pairs(found: Any, event: Recorded, transform: Transform | None) -> Iterator
 
 
 def _draft(row: Row, stream: str, schema: Schema, payload: tuple[Any, ...], event_id: bytes, tags: tuple[str, ...]) -> Draft:
-    return Draft.of(
+    return Draft(
         stream, schema, tuple(payload), event_id=event_id, occurred_at=row.occurred_at, correlation_id=row.correlation_id,
         causation_id=row.causation_id, actor=row.actor, tags=tags,
     )  # fmt: skip

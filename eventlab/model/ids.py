@@ -6,6 +6,10 @@ import hashlib
 import os
 import random
 from collections.abc import Callable
+from typing import Final
+
+#: Ids that follow on one another differ in their last 62 bits, which chance alone decides.
+_COUNTED: Final = 1 << 62
 
 
 def uuid7(milliseconds: int, chance: Callable[[int], bytes] = os.urandom) -> bytes:
@@ -17,23 +21,27 @@ def uuid7(milliseconds: int, chance: Callable[[int], bytes] = os.urandom) -> byt
 
 
 def uuid7s(milliseconds: int, count: int, chance: Callable[[int], bytes] = os.urandom) -> list[bytes]:
-    """So many of them, ascending, with one call for chance."""
-    time, chances = max(milliseconds, 0).to_bytes(6, "big"), chance(10 * count)
-    found = []
-    for at in range(0, 10 * count, 10):
-        version, middle, variant, *_ = raw = chances[at : at + 10]
-        found.append(time + bytes((version & 0x0F | 0x70, middle, variant & 0x3F | 0x80)) + raw[3:])
-    found.sort()
-    return found
+    """So many of them, each one more than the one before it (RFC 9562, § 6.2, method 2): a store keeps them as one run."""
+    version, middle, variant, *rest = chance(10)
+    first = bytes((version & 0x0F | 0x70, middle, variant & 0x3F | 0x80, *rest))
+    return _run(max(milliseconds, 0).to_bytes(6, "big") + first, count)
 
 
-def derived(key: str, index: int, tenant: str) -> bytes:
-    """The id of the event at `index` of an append with this key: a version 8 UUID, the same every time."""
-    text = f"{len(tenant)}:{tenant}{len(key)}:{key}{index}".encode()
+def _run(first: bytes, count: int) -> list[bytes]:
+    number = int.from_bytes(first, "big")
+    if number % _COUNTED + count > _COUNTED:
+        fixed, counted = number - number % _COUNTED, number % _COUNTED
+        return [(fixed + (counted + at) % _COUNTED).to_bytes(16, "big") for at in range(count)]
+    return [at.to_bytes(16, "big") for at in range(number, number + count)]
+
+
+def derived(key: str, count: int, tenant: str) -> list[bytes]:
+    """The ids of the events of an append with this key, the same every time: a version 8 UUID, and those that follow on it."""
+    text = f"{len(tenant)}:{tenant}{len(key)}:{key}0".encode()
     raw = bytearray(hashlib.blake2b(text, digest_size=16, person=b"eventlab key").digest())
     raw[6] = (raw[6] & 0x0F) | 0x80
     raw[8] = (raw[8] & 0x3F) | 0x80
-    return bytes(raw)
+    return _run(bytes(raw), count)
 
 
 def seeded(seed: int | None) -> Callable[[int], bytes]:

@@ -57,43 +57,22 @@ Tenant = str | _All
 
 
 class Draft(NamedTuple):
-    """An event ready to append: its payload in stored form, as values and as `pack` writes them, its id and its tags.
-
-    `content` is a digest of what it says.
-    """
+    """An event ready to append: its payload in stored form, its id and its tags."""
 
     stream: str
     schema: Schema
     payload: tuple[Any, ...]
-    packed: bytes
     event_id: bytes
-    occurred_at: int | None
-    correlation_id: bytes | None
-    causation_id: bytes | None
-    actor: str | None
-    tags: tuple[str, ...]
-    content: bytes
+    occurred_at: int | None = None
+    correlation_id: bytes | None = None
+    causation_id: bytes | None = None
+    actor: str | None = None
+    tags: tuple[str, ...] = ()
 
-    @classmethod
-    def of(
-        cls,
-        stream: str,
-        schema: Schema,
-        payload: tuple[Any, ...],
-        *,
-        event_id: bytes,
-        occurred_at: int | None = None,
-        correlation_id: bytes | None = None,
-        causation_id: bytes | None = None,
-        actor: str | None = None,
-        tags: tuple[str, ...] = (),
-    ) -> Draft:
-        """A draft of these values, with what follows from them."""
-        packed = pack(payload)
-        return cls(
-            stream, schema, payload, packed, event_id, occurred_at, correlation_id, causation_id, actor, tags,
-            content_digest(stream, schema.key, packed),
-        )  # fmt: skip
+    @property
+    def content(self) -> bytes:
+        """A digest of what it says."""
+        return content_digest(self.stream, self.schema.key, pack(self.payload))
 
 
 class Row(NamedTuple):
@@ -370,7 +349,7 @@ def _unpack_ext(code: int, data: memoryview) -> Any:
 
 
 _decoder = msgspec.msgpack.Decoder(ext_hook=_unpack_ext)
-_row_decoder = msgspec.msgpack.Decoder(Row, ext_hook=_unpack_ext)
+_rows_decoder = msgspec.msgpack.Decoder(list[Row], ext_hook=_unpack_ext)
 
 
 def unpack(blob: bytes) -> Any:
@@ -391,15 +370,15 @@ def content_digest(stream: str, of: tuple[str, int], payload: bytes) -> bytes:
     return digest.digest()
 
 
-def record_of(row: Row) -> bytes:
-    """The one canonical encoding of a recorded event: everything a row holds, in its order."""
-    return pack(row)
+def record_of(rows: Sequence[Row]) -> bytes:
+    """The one canonical encoding of recorded events: everything that the rows hold, in their order."""
+    return pack(rows)
 
 
-def row_of_record(record: bytes) -> Row:
-    """The row that `record_of` wrote."""
+def rows_of_record(record: bytes) -> list[Row]:
+    """The rows that `record_of` wrote."""
     try:
-        return _row_decoder.decode(record)
+        return _rows_decoder.decode(record)
     except (msgspec.DecodeError, RecursionError, TypeError, ValueError) as why:
         raise Damaged(f"a record of {len(record)} bytes cannot be read: {why}", hint="eventlab verify") from None
 

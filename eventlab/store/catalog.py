@@ -25,10 +25,11 @@ from eventlab.store.wal import Unread, in_use, unread
 #: 1: position-ordered runs. 2: eras of sorted buckets, leases of readers, snapshots; ids are trimmed by position.
 #: 3: a hot event is its record, as it is digested; its id moves to the window of known ids when it is trimmed.
 #: 4: a read model is one row for each code that made it, with all its files; leases and checkpoints of those who follow.
-FORMAT: Final = 4
+#: 5: hot events of one stream that were appended together are one row, and so are their ids in the window of known ids.
+FORMAT: Final = 5
 APPLICATION_ID: Final = 0x65766C62  # "evlb"
-CHECKPOINT_EVERY: Final = 256
-CHECKPOINT_BYTES: Final = 16 << 20
+CHECKPOINT_EVERY: Final = 32
+CHECKPOINT_BYTES: Final = 4 << 20
 BUSY_SECONDS: Final = 30
 #: The way out of a damaged catalog.
 SEE_VERIFY: Final = "eventlab verify says what else is damaged; restore a backup"
@@ -44,10 +45,10 @@ CREATE TABLE schema(name TEXT NOT NULL, version INTEGER NOT NULL, fingerprint TE
 CREATE TABLE type_use(tenant INTEGER NOT NULL, category INTEGER NOT NULL, type TEXT NOT NULL, version INTEGER NOT NULL,
   PRIMARY KEY(tenant, category, type, version)) STRICT, WITHOUT ROWID;
 CREATE TABLE event(position INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, stream TEXT NOT NULL, version INTEGER NOT NULL,
-  event_id BLOB NOT NULL, content BLOB NOT NULL, record BLOB NOT NULL, digest BLOB NOT NULL,
+  count INTEGER NOT NULL, event_id BLOB NOT NULL, record BLOB NOT NULL, digest BLOB NOT NULL,
   UNIQUE(tenant, stream, version), UNIQUE(tenant, event_id)) STRICT;
-CREATE TABLE event_key(tenant INTEGER NOT NULL, event_id BLOB NOT NULL, position INTEGER NOT NULL, version INTEGER NOT NULL,
-  content BLOB NOT NULL, PRIMARY KEY(tenant, event_id)) STRICT, WITHOUT ROWID;
+CREATE TABLE event_key(tenant INTEGER NOT NULL, event_id BLOB NOT NULL, count INTEGER NOT NULL, position INTEGER NOT NULL,
+  version INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(tenant, event_id)) STRICT, WITHOUT ROWID;
 CREATE INDEX event_key_position ON event_key(position);
 CREATE TABLE stream_head(tenant INTEGER NOT NULL, stream TEXT NOT NULL, version INTEGER NOT NULL,
   first_position INTEGER NOT NULL, last_position INTEGER NOT NULL, PRIMARY KEY(tenant, stream)) STRICT, WITHOUT ROWID;

@@ -36,6 +36,7 @@ from eventlab.store.base import (
     Row,
     Snapshot,
     checksum,
+    content_digest,
     pack,
     rows_to_table,
     unpack,
@@ -47,7 +48,7 @@ from eventlab.store.files import LOCAL_DISK, Disk, make_folders, refuse_unsafe_d
 from eventlab.store.gc import Collected, Hold
 from eventlab.store.handled import DiskCommands, Done
 from eventlab.store.read_models import DiskReadModels, Inline
-from eventlab.store.rules import ids_of, late_retry, recorded, refuse_met, refuse_stale
+from eventlab.store.rules import ids_of, late_retry, recorded, refuse_met, refuse_stale, same_append
 from eventlab.store.runs import Runs
 from eventlab.store.seal import Pause, no_pause
 from eventlab.store.segment import Segment
@@ -105,30 +106,33 @@ class DiskStore:
     ) -> Appended:
         """Append all drafts or none, in one transaction; see `store.base.Store`."""
         seen = condition.after if condition is not None else 0
+        earlier: list[tuple[int, int] | None] = []
         try:
             while True:
                 with self._catalog.write() as connection:
                     tenant_id = self._numbers.get(tenant) or self._tenants.ensure(connection, tenant)
                     if commands:
                         self.commands.check(connection, tenant_id, commands)
-                    if repeats and (earlier := tail.earlier(connection, tenant_id, drafts)):
-                        return Appended(earlier[0], earlier[1], ids_of(drafts), repeated=True)
+                    if repeats:
+                        earlier = tail.known_ids(connection, tenant_id, ids_of(drafts))
+                        if any(earlier):
+                            break
                     heads = tail.heads_of(connection, tenant_id, [*expected, *(draft.stream for draft in drafts)])
                     for stream, version in expected.items():
                         refuse_stale(stream, version, heads.get(stream, 0), ())
-                    if condition is None or self._still_holds(connection, tenant_id, condition, seen):
+                    if condition is None or self._still_holds(connection, tenant, condition, seen):
                         uses = dict.fromkeys((tenant_id, draft.stream.partition("-")[0], draft.schema) for draft in drafts)
                         known = self._schemas
                         if not uses.keys() <= self._uses:
                             known = self._register(connection, tenant_id, [use[1:] for use in uses])
                         head, last = connection.execute("SELECT head, recorded_at FROM log").fetchone()
                         recorded_at = max(self._now() if now is None else now, last)
+                        connection.execute("UPDATE log SET head = ?, recorded_at = ?", (head + len(drafts), recorded_at))
                         rows = []
                         for position, draft in enumerate(drafts, head + 1):
                             heads[draft.stream] = version = heads.get(draft.stream, 0) + 1
                             rows.append(recorded(draft, position, version, tenant, recorded_at, head + 1))
-                        tail.insert(connection, tenant_id, rows, drafts)
-                        connection.execute("UPDATE log SET head = ?, recorded_at = ?", (head + len(rows), recorded_at))
+                        tail.insert(connection, tenant_id, rows)
                         self.commands.keep(connection, tenant_id, commands, rows)
                         if inline:
                             between = functools.partial(tail.rows_between, connection)
@@ -150,6 +154,8 @@ class DiskStore:
             types = [name for batch in since for name in batch.envelope.type]
             refuse_stale(conflict.stream, conflict.expected, conflict.actual, types)
             raise
+        if any(earlier):
+            return self._repeated(drafts, earlier, tenant)
         self._bell.ring()
         if not uses.keys() <= self._uses:
             # Another thread may have learned of other types since.
@@ -159,7 +165,22 @@ class DiskStore:
                 self._uses.update(uses)
         return Appended(tuple(row.position for row in rows), tuple(row.version for row in rows), ids_of(drafts))
 
-    def _still_holds(self, connection: sqlite3.Connection, tenant_id: int, condition: Condition, seen: int) -> bool:
+    def _repeated(self, drafts: Sequence[Draft], earlier: Sequence[tuple[int, int] | None], tenant: str) -> Appended:
+        """What an append did the first time, whose ids are at these positions and versions; `DuplicateEvent` if it did not.
+
+        What is in the log stays as it is, so it is looked at outside the lock.
+        """
+        cut, found = self.cut(), dict[int, bytes]()
+        places = sorted(place[0] for place in earlier if place is not None)
+        for first, last in _spans(places):
+            for batch in cut.batches(tenant=tenant, after=first - 1, until=last):
+                for row in batch.rows():
+                    found[row.position] = content_digest(row.stream, (row.type, row.schema_version), pack(row.payload))
+        positions = same_append(drafts, [None if at is None else (at[0], found[at[0]]) for at in earlier])
+        assert positions is not None
+        return Appended(positions, tuple(at[1] for at in earlier if at is not None), ids_of(drafts), repeated=True)
+
+    def _still_holds(self, connection: sqlite3.Connection, tenant: str, condition: Condition, seen: int) -> bool:
         """Look for what a condition forbids after `seen`, under the lock; False where that is too much, or not hot."""
         head = connection.execute("SELECT head FROM log").fetchone()[0]
         if head - seen > LOOK_UNDER_LOCK:
@@ -170,7 +191,7 @@ class DiskStore:
         met = [
             (position, name)
             for position, of, name, stream, tags in found
-            if of == tenant_id and condition.filter.matches(name, stream, tags)
+            if of == tenant and condition.filter.matches(name, stream, tags)
         ]
         refuse_met(condition, met)
         return True
@@ -405,6 +426,15 @@ class DiskStore:
             self._last_cut = self._layout = None
             self._runs.forget()
             self._catalog.close()
+
+
+def _spans(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The first and last of those that follow on one another."""
+    low = 0
+    for high in range(1, len(positions) + 1):
+        if high == len(positions) or positions[high] > positions[high - 1] + 1:
+            yield positions[low], positions[high - 1]
+            low = high
 
 
 def load_schemas(connection: sqlite3.Connection) -> dict[tuple[str, int], Schema]:

@@ -184,7 +184,7 @@ def info(store: DiskStore, *, maintenance_error: Exception | None = None) -> Inf
     cut, segments = store.cut(), store.segments()
     with store.inspect() as catalog:
         form, head, sealed = catalog.execute("SELECT format, head, sealed FROM log").fetchone()
-        hot = int(catalog.execute("SELECT count(*) FROM event WHERE position > ?", (sealed,)).fetchone()[0])
+        hot = int(catalog.execute("SELECT coalesce(sum(count), 0) FROM event WHERE position > ?", (sealed,)).fetchone()[0])
         categories = _categories(catalog, sealed, segments)
         read_models = tuple(
             ReadModelInfo(name, tenant or "all", rows, position, head - position, sum(size for _, _, _, size, _ in unpack(parts)))
@@ -258,7 +258,7 @@ def _categories(catalog: sqlite3.Connection, sealed: int, segments: Sequence[Seg
     hot: dict[tuple[str, str], tuple[int, int]] = {
         (tenant, category): (count, size)
         for tenant, category, count, size in catalog.execute(
-            "SELECT tenant.name, substr(stream, 1, instr(stream, '-') - 1), count(*), sum(length(record)) FROM event "
+            "SELECT tenant.name, substr(stream, 1, instr(stream, '-') - 1), sum(count), sum(length(record)) FROM event "
             "JOIN tenant ON tenant.id = event.tenant WHERE position > ? GROUP BY 1, 2",
             (sealed,),
         )

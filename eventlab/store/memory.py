@@ -296,7 +296,7 @@ def _drafts(chunk: Chunk, schemas: Mapping[tuple[str, int], Schema]) -> Iterator
         for i, row in enumerate(rows.to_pylist()):
             schema = schemas[row["type"], row["schema_version"]]
             stored = tuple(payload[column][i] if column in payload else None for column in schema.columns)
-            draft = Draft.of(
+            draft = Draft(
                 row["stream"], schema, stored, event_id=row["event_id"], occurred_at=row["occurred_at"],
                 correlation_id=row["correlation_id"], causation_id=row["causation_id"], actor=row["actor"],
                 tags=tuple(row["tags"]),

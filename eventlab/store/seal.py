@@ -10,9 +10,9 @@ from typing import Final
 import pyarrow as pa
 
 from eventlab.model.schema import Schema
+from eventlab.store import tail
 from eventlab.store.base import collector_off, joined, rows_to_table
 from eventlab.store.runs import Place, Runs, advance_sealed
-from eventlab.store.tail import by_category, rows_between
 
 SEAL_ROWS: Final = 250_000
 #: Rows that are read or deleted at a time: a thread that seals lets go of the interpreter, and of the write lock, between.
@@ -53,7 +53,9 @@ def _first_hot_run(runs: Runs, end: int) -> tuple[int, int] | None:
         after = connection.execute(
             "SELECT min(run_first) FROM segment WHERE state = 'live' AND run_first > ?", (sealed,)
         ).fetchone()[0]
-    last = min(sealed + SEAL_ROWS, end if after is None else after - 1)
+        last = end if after is None else after - 1
+        # A run is sealed whole.
+        last = min(last, tail.run_end(connection, sealed + SEAL_ROWS))
     return (sealed + 1, last) if last > sealed else None
 
 
@@ -69,12 +71,14 @@ def _seal_run(
     # A slice is columns before the next is read: so many rows at once are slow to make, and long in the way of a writer.
     slices: dict[tuple[str, str], list[pa.Table]] = {}
     found = 0
-    for low in range(first, last + 1, SLICE_ROWS):
+    low = first
+    while low <= last:
         with collector_off():
-            part = _slice(runs, low, min(low + SLICE_ROWS - 1, last), known)
+            high, part = _slice(runs, low, last, known)
         for key, table in part.items():
             slices.setdefault(key, []).append(table)
             found += len(table)
+        low = high + 1
         pause()
     if found != last - first + 1:
         # Another process sealed and trimmed some of them in between.
@@ -95,11 +99,17 @@ def _seal_run(
     return last - first + 1 if won else 0
 
 
-def _slice(runs: Runs, first: int, last: int, known: Mapping[tuple[str, int], Schema]) -> dict[tuple[str, str], pa.Table]:
-    """Some hot rows as a table each category; in a read transaction of its own, for a long one would keep the WAL long."""
+def _slice(
+    runs: Runs, first: int, last: int, known: Mapping[tuple[str, int], Schema]
+) -> tuple[int, dict[tuple[str, str], pa.Table]]:
+    """Some hot rows as a table each category, and the last position of them.
+
+    In a read transaction of its own, for a long one would keep the WAL long.
+    """
     with runs.catalog.read() as connection:
-        rows = rows_between(connection, first, last)
-    return {key: rows_to_table(part, known) for key, part in by_category(rows).items()}
+        last = min(last, tail.run_end(connection, first + SLICE_ROWS - 1))
+        rows = tail.rows_between(connection, first, last)
+    return last, {key: rows_to_table(part, known) for key, part in tail.by_category(rows).items()}
 
 
 def _trim(runs: Runs, pause: Pause) -> None:
@@ -113,12 +123,12 @@ def _trim(runs: Runs, pause: Pause) -> None:
             if head - ID_WINDOW - floor > TRIM_ROWS:
                 # A floor that moved past ids of a large ingest has little to delete: those rows have no ids here.
                 floor = head - ID_WINDOW
-                connection.execute("DELETE FROM event_key WHERE position <= ?", (floor,))
+                connection.execute("DELETE FROM event_key WHERE position <= ?1 AND position + count - 1 <= ?1", (floor,))
                 connection.execute("UPDATE log SET id_floor = ?", (floor,))
-            last = sealed if first is None else min(first + TRIM_ROWS - 1, sealed)
+            last = sealed if first is None else min(tail.run_end(connection, first + TRIM_ROWS - 1), sealed)
             connection.execute(
-                "INSERT INTO event_key SELECT tenant, event_id, position, version, content FROM event "
-                "WHERE position > ? AND position <= ?",
+                "INSERT INTO event_key SELECT tenant, event_id, count, position, version, digest FROM event "
+                "WHERE position + count - 1 > ? AND position <= ?",
                 (floor, last),
             )
             connection.execute("DELETE FROM event WHERE position <= ?", (last,))

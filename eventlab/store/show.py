@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from eventlab.errors import Damaged, EventlabError, Refused, UnknownStream
 from eventlab.model.schema import Schema
 from eventlab.model.types import Leaf, back_of
-from eventlab.store.base import row_of_record, unpack
+from eventlab.store.base import Row, rows_of_record, unpack
 from eventlab.store.columns import ENVELOPE, ENVELOPE_NAMES, stored_column
 from eventlab.store.disk import DiskStore
 from eventlab.store.files import file_digest
@@ -47,7 +47,7 @@ from eventlab.store.shown import (
     StreamPart,
     TableCount,
 )
-from eventlab.store.tail import READ_COLUMNS, row_of
+from eventlab.store.tail import READ_COLUMNS, RUN_EVENTS, rows_of
 from eventlab.store.words import IDS, UNREADABLE, readable, said, second_text, size_text, span, type_text
 
 _TABLES: Final = {
@@ -89,11 +89,11 @@ def _event(store: DiskStore, position: int) -> ShownEvent:
             end = "the log is empty" if head == 0 else f"the log ends at {head:,}" if head else "the log's end cannot be read"
             raise Refused(f"there is no position {position:,}: {end}", hint="positions start at 1; eventlab events lists some")
         files = _live(catalog, store.root, position, position, problems)
-        query = f"SELECT {READ_COLUMNS} FROM event WHERE position = ?"
+        query = f"SELECT {READ_COLUMNS} FROM event WHERE position <= ? ORDER BY position DESC LIMIT 1"
         raw = None if files else _attempt(problems, "the hot event", None, _row, catalog, query, position)
         tenants = _names(catalog, "tenant", problems) if raw else {}
-    if raw is not None:
-        return _hot_event(store, raw, tenants, problems)
+    if raw is not None and (raw[0] == position or (isinstance(raw[4], int) and position < raw[0] + raw[4])):
+        return _hot_event(store, raw, position - raw[0], tenants, problems)
     for file in files:
         found = _attempt(problems, file.name, None, _row_at, file, position)
         if found is not None:
@@ -119,14 +119,22 @@ def _sealed_event(store: DiskStore, file: _File, at: tuple[int, int], table: pa.
     return ShownEvent(envelope["position"], where, file.name, *at, file.condition, envelope, payload, tuple(problems))
 
 
-def _hot_event(store: DiskStore, raw: Sequence[Any], tenants: Mapping[int, str], problems: list[str]) -> ShownEvent:
-    position, tenant, stream, version, event_id, record, _ = raw
+def _hot_event(
+    store: DiskStore, raw: Sequence[Any], at: int, tenants: Mapping[int, str], problems: list[str]
+) -> ShownEvent:
+    """An event of a run, by its place there."""
+    first, tenant, stream, version, count, event_id, record, _ = raw
+    position = first + at
     right = _is_right(raw, tenants)
     if not right:
-        problems.append("the event is not as it was written: it does not have the digest, or the place, that was kept with it")
-    row = _attempt(problems, "the record", None, row_of_record, record)
+        those = "the event is not as it was" if count == 1 else f"the {count} events of its run are not as they were"
+        problems.append(f"{those} written: no longer with the digest, or the place, that was kept with them")
+    rows = _attempt(problems, "the record", [], rows_of_record, record)
+    row = rows[at] if at < len(rows) else None
     # The catalog finds an event by what its own columns say.
-    said = {"position": position, "stream": stream, "version": version, "event_id": event_id, "tenant": _name(tenants, tenant)}
+    said = {"position": position, "stream": stream, "tenant": _name(tenants, tenant)}
+    if at == 0:
+        said |= {"version": version, "event_id": event_id}
     known = {**(row._asdict() if row is not None else {}), **said}
     envelope = {name: readable(name, known.get(name)) for name in ENVELOPE_NAMES}
     payload: list[ShownField] = []
@@ -147,7 +155,7 @@ def _hot_event(store: DiskStore, raw: Sequence[Any], tenants: Mapping[int, str],
 def _is_right(raw: Sequence[Any], tenants: Mapping[int, str]) -> bool:
     """Whether a row of the hot tail is what was written."""
     with suppress(EventlabError, *UNREADABLE):
-        row_of(raw, tenants.__getitem__)
+        rows_of(raw, tenants.__getitem__)
         return True
     return False
 
@@ -250,11 +258,13 @@ def _hot_places(
     query = f"SELECT {READ_COLUMNS} FROM event WHERE tenant = ? AND stream = ? ORDER BY version"
     found = []
     for raw in catalog.execute(query, (tenant[0], stream)):
-        position, version = raw[0], raw[3]
-        if not (isinstance(position, int) and isinstance(version, int)):
-            raise ValueError(f"{position!r} is no position, or {version!r} no version")
+        position, version, count = raw[0], raw[3], raw[4]
+        if not all(isinstance(number, int) for number in (position, version, count)):
+            raise ValueError(f"{position!r} is no position, {version!r} no version, or {count!r} no number of events")
         if not any(file.first <= position <= file.last for file in files):
-            found.append((version, position, _is_right(raw, dict([tenant]))))
+            right = _is_right(raw, dict([tenant]))
+            # A count that is not what was written may be any.
+            found += [(version + at, position + at, right) for at in range(count if right else min(max(count, 1), RUN_EVENTS))]
     return found
 
 
@@ -411,8 +421,18 @@ def _catalog_row(row: Mapping[str, Any], names: Mapping[str, Mapping[int, str]])
         said = {name: value}
         if name == "record":
             with suppress(EventlabError, *UNREADABLE):
-                said = {field: of for field, of in row_of_record(value)._asdict().items() if field not in row}
+                said = _said(rows_of_record(value), row)
         found |= {field: readable(field, of, names) for field, of in said.items()}
+    return found
+
+
+def _said(rows: Sequence[Row], row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says besides the other columns of its row: of one event each field, of several a list of what differs."""
+    found = {}
+    for field in Row._fields:
+        if field not in row:
+            values = [getattr(one, field) for one in rows]
+            found[field] = values if len(rows) > 1 and (field == "payload" or values.count(values[0]) < len(rows)) else values[0]
     return found
 
 

@@ -1,5 +1,7 @@
-"""The hot tail: events that are rows of the catalog and not yet part of a segment.
+"""The hot tail: events that are in the catalog and not yet part of a segment.
 
+A row of the table is a *run*: events of one stream that were appended together, with consecutive positions, versions and
+ids, in one record with one digest. So an append of a hundred events costs little more than one of a single event.
 Appends insert here; `Tail` keeps the same rows as Arrow tables for those who scan the log, fetched once per process and
 extended. A seal turns them into segments; rows at or below `sealed` are ignored, so trimming is never urgent.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,24 +18,26 @@ import numpy as np
 import pyarrow as pa
 
 from eventlab.errors import Damaged
-from eventlab.store.base import Draft, Row, joined, record_digest, record_of, row_of_record
+from eventlab.store.base import Row, joined, record_digest, record_of, rows_of_record
 from eventlab.store.columns import payload_columns
-from eventlab.store.rules import same_append
 
-#: What `row_of` takes.
-READ_COLUMNS: Final = "position, tenant, stream, version, event_id, record, digest"
+#: What `rows_of` takes.
+READ_COLUMNS: Final = "position, tenant, stream, version, count, event_id, record, digest"
 _INSERT: Final = (
-    "INSERT INTO event(position, tenant, stream, version, event_id, content, record, digest) VALUES(?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO event(position, tenant, stream, version, count, event_id, record, digest) VALUES(?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _UPSERT_HEAD: Final = (
     "INSERT INTO stream_head VALUES(?, ?, ?, ?, ?) ON CONFLICT(tenant, stream) DO UPDATE SET "
     "version = excluded.version, last_position = excluded.last_position"
 )
-#: An id is that of a hot event, or is in the window of ids that is kept of those that are not.
-_FIND_ID: Final = (
-    "SELECT position, content, version FROM event WHERE tenant = :tenant AND event_id = :id UNION ALL "
-    "SELECT position, content, version FROM event_key WHERE tenant = :tenant AND event_id = :id"
+#: Runs of hot events, and of those in the window of known ids that are not hot any more, whose first id is at most this one.
+_FIND_IDS: Final = tuple(
+    f"SELECT event_id, count, position, version FROM {table} WHERE tenant = ? AND event_id <= ? ORDER BY event_id DESC"
+    for table in ("event", "event_key")
 )
+#: A run has at most so many events, and bytes unless it is one event: what a reader decodes to see one of them.
+RUN_EVENTS: Final = 256
+RUN_BYTES: Final = 1 << 20
 #: More streams than these are looked up by one statement.
 MANY_STREAMS: Final = 16
 #: A tenant's name by its number.
@@ -43,20 +47,46 @@ TenantName = Callable[[int], str]
 # -- rows in the catalog ---------------------------------------------------------------------------------------------------
 
 
-def insert(connection: sqlite3.Connection, tenant_id: int, rows: Sequence[Row], drafts: Sequence[Draft]) -> None:
-    """Add the rows of drafts to the tail, and move the heads of their streams."""
-    records = map(record_of, rows)
+def insert(connection: sqlite3.Connection, tenant_id: int, rows: Sequence[Row]) -> None:
+    """Add rows to the tail, and move the heads of their streams."""
+    made = [(run, record) for together in _runs(rows) for run, record in _fitting(together)]
     connection.executemany(
         _INSERT,
         [
-            (row.position, tenant_id, row.stream, row.version, row.event_id, draft.content, record, record_digest(record))
-            for row, draft, record in zip(rows, drafts, records, strict=True)
+            (run[0].position, tenant_id, run[0].stream, run[0].version, len(run), run[0].event_id, record, record_digest(record))
+            for run, record in made
         ],
     )
     heads: dict[str, tuple[int, int, int]] = {}
-    for row in rows:
-        heads[row.stream] = (row.version, heads.get(row.stream, (0, row.position, 0))[1], row.position)
+    for run, _ in made:
+        stream, last = run[0].stream, run[-1]
+        heads[stream] = (last.version, heads[stream][1] if stream in heads else run[0].position, last.position)
     move_heads(connection, ((tenant_id, stream, *numbers) for stream, numbers in heads.items()))
+
+
+def _runs(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Rows together that may be one run."""
+    low, stream, number = 0, rows[0].stream, _number(rows[0].event_id)
+    for at, row in enumerate(rows):
+        if row.stream != stream or _number(row.event_id) != number + at - low or at - low == RUN_EVENTS:
+            yield rows[low:at]
+            low, stream, number = at, row.stream, _number(row.event_id)
+    yield rows[low:]
+
+
+def _fitting(rows: Sequence[Row]) -> Iterator[tuple[Sequence[Row], bytes]]:
+    """A run with its record, or its halves where it is too large."""
+    record = record_of(rows)
+    if len(record) > RUN_BYTES and len(rows) > 1:
+        middle = len(rows) // 2
+        yield from _fitting(rows[:middle])
+        yield from _fitting(rows[middle:])
+    else:
+        yield rows, record
+
+
+def _number(event_id: bytes) -> int:
+    return int.from_bytes(event_id, "big")
 
 
 def move_heads(connection: sqlite3.Connection, heads: Iterable[tuple[int, str, int, int, int]]) -> None:
@@ -83,53 +113,84 @@ def heads_of(connection: sqlite3.Connection, tenant_id: int, streams: Iterable[s
     return found
 
 
-def earlier(
-    connection: sqlite3.Connection, tenant_id: int, drafts: Sequence[Draft]
-) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Positions and versions of an append that is repeated; None for a new one."""
-    rows = [connection.execute(_FIND_ID, {"tenant": tenant_id, "id": draft.event_id}).fetchone() for draft in drafts]
-    positions = same_append(drafts, [None if row is None else (row[0], row[1]) for row in rows])
-    return None if positions is None else (positions, tuple(row[2] for row in rows))
+def known_ids(
+    connection: sqlite3.Connection, tenant_id: int, event_ids: Sequence[bytes]
+) -> list[tuple[int, int] | None]:
+    """The position and version of the event that has each id, None where there is none: hot ones, and the window of others."""
+    found: list[tuple[int, int] | None] = [None] * len(event_ids)
+    numbers = [_number(event_id) for event_id in event_ids]
+    low = 0
+    for high in range(1, len(numbers) + 1):
+        if high < len(numbers) and numbers[high] == numbers[high - 1] + 1:
+            continue
+        for query in _FIND_IDS:
+            # Runs of ids do not overlap: the first that ends before ours ends the search.
+            for event_id, count, position, version in connection.execute(query, (tenant_id, event_ids[high - 1])):
+                begin = _number(event_id)
+                if begin + count <= numbers[low]:
+                    break
+                for number in range(max(begin, numbers[low]), min(begin + count, numbers[high - 1] + 1)):
+                    found[low + number - numbers[low]] = (position + number - begin, version + number - begin)
+        low = high
+    return found
 
 
-def envelopes_after(connection: sqlite3.Connection, position: int) -> list[tuple[int, int, str, str, tuple[str, ...]]]:
+def envelopes_after(connection: sqlite3.Connection, position: int) -> list[tuple[int, str, str, str, tuple[str, ...]]]:
     """Position, tenant, type, stream and tags of the hot events after a position."""
-    found = connection.execute("SELECT tenant, record FROM event WHERE position > ? ORDER BY position", (position,))
-    try:
-        rows = [(tenant, row_of_record(record)) for tenant, record in found]
-    except Damaged as why:
-        raise damaged(f"positions after {position:,}", why) from why
-    return [(row.position, tenant, row.type, row.stream, row.tags) for tenant, row in rows]
+    head = connection.execute("SELECT head FROM log").fetchone()[0]
+    rows = rows_between(connection, position + 1, head)
+    return [(row.position, row.tenant, row.type, row.stream, row.tags) for row in rows]
 
 
-def row_of(raw: Sequence[Any], tenant_name: TenantName) -> Row:
-    """The row that READ_COLUMNS were read from; `Damaged` where it is not what was written.
+def rows_of(raw: Sequence[Any], tenant_name: TenantName) -> list[Row]:
+    """The rows that READ_COLUMNS were read from; `Damaged` where they are not what was written.
 
     So a damaged event is not read as if it were whole, and not sealed either.
     """
-    position, tenant, stream, version, event_id, record, digest = raw
-    row = _whole(position, record, digest)
-    if (row.tenant, row.stream, row.version, row.event_id) != (tenant_name(tenant), stream, version, event_id):
-        raise damaged(f"position {position:,}", ValueError("it is not what was written"))
-    return row
+    position, tenant, stream, version, count, event_id, record, digest = raw
+    rows = _whole(position, count, record, digest)
+    first = rows[0]
+    if (first.tenant, first.stream, first.version, first.event_id) != (tenant_name(tenant), stream, version, event_id):
+        raise _changed(position)
+    return rows
 
 
-def _whole(position: int, record: bytes, digest: bytes) -> Row:
+def _whole(position: int, count: int, record: bytes, digest: bytes) -> list[Row]:
     try:
-        row = row_of_record(record)
+        rows = rows_of_record(record)
     except Damaged as why:
         raise damaged(f"position {position:,}", why) from why
-    if record_digest(record) != digest or row.position != position:
-        raise damaged(f"position {position:,}", ValueError("it is not what was written"))
-    return row
+    if record_digest(record) != digest or len(rows) != count or not rows or rows[0].position != position:
+        raise _changed(position)
+    return rows
+
+
+def _changed(position: int) -> Damaged:
+    return damaged(f"position {position:,}", ValueError("it is not what was written"))
 
 
 def rows_between(connection: sqlite3.Connection, first: int, last: int) -> list[Row]:
-    """The hot rows of a run of positions, in order, by their records alone."""
+    """The hot rows of some positions, in order, by their records alone."""
     found = connection.execute(
-        "SELECT position, record, digest FROM event WHERE position BETWEEN ? AND ? ORDER BY position", (first, last)
+        "SELECT position, count, record, digest FROM event WHERE position BETWEEN ? AND ? ORDER BY position",
+        (first - RUN_EVENTS + 1, last),
     ).fetchall()
-    return [_whole(*raw) for raw in found]
+    rows: list[Row] = []
+    for raw in found:
+        if raw[0] + raw[1] > first:
+            rows += _whole(*raw)
+    while rows and rows[-1].position > last:
+        rows.pop()
+    begin = next((at for at, row in enumerate(rows) if row.position >= first), len(rows))
+    return rows[begin:] if begin else rows
+
+
+def run_end(connection: sqlite3.Connection, position: int) -> int:
+    """The last position of the run that a position is in; the position itself where it is in none."""
+    found = connection.execute(
+        "SELECT position + count - 1 FROM event WHERE position <= ? ORDER BY position DESC LIMIT 1", (position,)
+    ).fetchone()
+    return position if found is None else max(position, int(found[0]))
 
 
 def rows_of_stream(
@@ -138,9 +199,12 @@ def rows_of_stream(
     """The hot rows of one stream after a version, by index."""
     found = connection.execute(
         f"SELECT {READ_COLUMNS} FROM event WHERE tenant = ? AND stream = ? AND version > ? AND position <= ? ORDER BY version",
-        (tenant_id, stream, after_version, until),
+        (tenant_id, stream, after_version - RUN_EVENTS, until),
     ).fetchall()
-    return [row_of(raw, tenant_name) for raw in found]
+    rows = [row for raw in found if raw[3] + raw[4] > after_version + 1 for row in rows_of(raw, tenant_name)]
+    if rows and (rows[0].version <= after_version or rows[-1].position > until):
+        return [row for row in rows if row.version > after_version and row.position <= until]
+    return rows
 
 
 def by_category(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eventlab.errors import Damaged, NoStore
-from eventlab.store.base import Row, checksum, content_digest, pack, record_of, unpack
+from eventlab.store.base import Row, checksum, content_digest, pack, record_digest, unpack
 from eventlab.store.catalog import APPLICATION_ID, FORMAT, identity, newer_format, unread_commits
 
 _SNAPSHOT: Final = """CREATE TABLE snapshot(tenant INTEGER NOT NULL, stream TEXT NOT NULL, model TEXT NOT NULL,
@@ -57,6 +57,15 @@ _HANDLED: Final = """CREATE TABLE handled(tenant INTEGER NOT NULL, id TEXT NOT N
   checksum BLOB NOT NULL, PRIMARY KEY(tenant, id)) STRICT, WITHOUT ROWID"""
 _REJECTION: Final = """CREATE TABLE rejection(id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, at INTEGER NOT NULL, command TEXT,
   name TEXT NOT NULL, stream TEXT NOT NULL, said TEXT NOT NULL, reason TEXT NOT NULL, actor TEXT) STRICT"""
+#: From format 5 on hot events that were appended together are one row, and so are their ids in the window of known ids.
+_RUN: Final = """CREATE TABLE event(position INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, stream TEXT NOT NULL,
+  version INTEGER NOT NULL, count INTEGER NOT NULL, event_id BLOB NOT NULL, record BLOB NOT NULL, digest BLOB NOT NULL,
+  UNIQUE(tenant, stream, version), UNIQUE(tenant, event_id)) STRICT"""
+_MOVE_RUNS: Final = """INSERT INTO event SELECT position, tenant, stream, version, 1, event_id, run(record),
+  run_digest(record, digest) FROM event_4 ORDER BY position"""
+_EVENT_KEY: Final = """CREATE TABLE event_key(tenant INTEGER NOT NULL, event_id BLOB NOT NULL, count INTEGER NOT NULL,
+  position INTEGER NOT NULL, version INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY(tenant, event_id))
+  STRICT, WITHOUT ROWID"""
 #: The statements that lead from each format to the next.
 STEPS: Final[dict[int, tuple[str, ...]]] = {
     1: (
@@ -90,6 +99,18 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
         _HANDLED,
         _REJECTION,
     ),
+    4: (
+        "ALTER TABLE event RENAME TO event_4",
+        _RUN,
+        _MOVE_RUNS,
+        "DROP TABLE event_4",
+        "ALTER TABLE event_key RENAME TO event_key_4",
+        "DROP INDEX event_key_position",
+        _EVENT_KEY,
+        "INSERT INTO event_key SELECT tenant, event_id, 1, position, version, x'' FROM event_key_4",
+        "DROP TABLE event_key_4",
+        "CREATE INDEX event_key_position ON event_key(position)",
+    ),
 }
 
 
@@ -118,6 +139,8 @@ def upgrade(root: Path) -> Upgraded:
             catalog.execute("PRAGMA synchronous=FULL")
             catalog.create_function("checksum", -1, checksum, deterministic=True)
             catalog.create_function("packed", -1, _packed, deterministic=True)
+            catalog.create_function("run", 1, _run, deterministic=True)
+            catalog.create_function("run_digest", 2, _run_digest, deterministic=True)
             catalog.create_function("content", 4, _content, deterministic=True)
             catalog.create_function("record", -1, _record, deterministic=True)
             before = found = int(catalog.execute("SELECT format FROM log").fetchone()[0])
@@ -142,7 +165,17 @@ def _record(*columns: Any) -> bytes:
         said = tuple(json.loads(tags)) if tags else (), commit, tuple(unpack(payload))
     except (Damaged, RecursionError, TypeError, ValueError):
         said = (str(tags),), commit, (payload,)
-    return record_of(Row._make((*others, *said)))
+    return pack(Row._make((*others, *said)))
+
+
+def _run(record: bytes) -> bytes:
+    """The record of a run of one event: a list of one, before what the event alone had."""
+    return b"\x91" + record
+
+
+def _run_digest(record: bytes, digest: bytes) -> bytes:
+    """The digest of that; of an event that was damaged the one that it had, which it does not have now either."""
+    return record_digest(_run(record)) if record_digest(record) == digest else digest
 
 
 def _packed(*file: Any) -> bytes:

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from eventlab.errors import Damaged, EventlabError
 from eventlab.model.schema import Schema
 from eventlab.model.types import MOMENT_MIN
-from eventlab.store.base import ALL, checksum, content_digest, pack, unpack
+from eventlab.store.base import ALL, Row, checksum, record_digest, record_of, unpack
 from eventlab.store.catalog import identity
 from eventlab.store.columns import ENVELOPE_NAMES
 from eventlab.store.cut import DiskCut, HotStream, Layout
@@ -38,7 +38,7 @@ from eventlab.store.files import file_digest
 from eventlab.store.gc import Hold
 from eventlab.store.query import SqlConnection
 from eventlab.store.segment import Segment, bucket_of
-from eventlab.store.tail import READ_COLUMNS, row_of
+from eventlab.store.tail import READ_COLUMNS, RUN_EVENTS, rows_of
 
 #: What looking at values raises that are not what the code takes them for; here it is something that was found.
 _UNFIT: Final = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
@@ -195,8 +195,8 @@ def _catalog(store: DiskStore, report: _Report, full: bool) -> _Seen:
         _schemas(catalog, report)
         tenants = dict(catalog.execute("SELECT id, name FROM tenant").fetchall())
         last = MOMENT_MIN
-        for *raw, content in catalog.execute(f"SELECT {READ_COLUMNS}, content FROM event ORDER BY position"):
-            last = max(last, _hot_event(raw, content, tenants, report))
+        for raw in catalog.execute(f"SELECT {READ_COLUMNS} FROM event ORDER BY position"):
+            last = max(last, _hot_run(raw, tenants, report))
         _counters(catalog, head, sealed, (recorded_at, last), report)
         ingested = _chunks(catalog, head, report)
         _known_ids(catalog, head, id_floor, ingested, report)
@@ -249,24 +249,24 @@ def _schemas(catalog: sqlite3.Connection, report: _Report) -> None:
                        _RESTORE)  # fmt: skip
 
 
-def _hot_event(raw: Sequence[Any], content: bytes, tenants: dict[int, str], report: _Report) -> int:
-    """Look at a hot event; when it was recorded."""
+def _hot_run(raw: Sequence[Any], tenants: dict[int, str], report: _Report) -> int:
+    """Look at a run of hot events; when it was recorded."""
     try:
-        row = row_of(raw, lambda number: tenants.get(number, ""))
+        rows = rows_of(raw, lambda number: tenants.get(number, ""))
     except EventlabError:
-        report.add("hot-event-damaged", "damage", f"hot event {raw[0]:,} of {raw[2]!r} is not what was written", _RESTORE,
-                   position=raw[0])  # fmt: skip
+        several = isinstance(raw[4], int) and raw[4] > 1
+        what = f"hot events {raw[0]:,} to {raw[0] + raw[4] - 1:,}" if several else f"hot event {raw[0]:,}"
+        report.add("hot-event-damaged", "damage", f"{what} of {raw[2]!r} {'are' if several else 'is'} not what was written",
+                   _RESTORE, count=raw[4] if several else 1, position=raw[0])  # fmt: skip
         return MOMENT_MIN
-    if content_digest(row.stream, (row.type, row.schema_version), pack(row.payload)) != content:
-        report.add("id-wrong", "damage", "what the catalog knows of an event's id is not what the event says: a repeat of its "
-                   "append would be taken for another", _RESTORE, position=row.position)  # fmt: skip
-    return row.recorded_at
+    return rows[-1].recorded_at
 
 
 def _counters(catalog: sqlite3.Connection, head: int, sealed: int, recorded: tuple[int, int], report: _Report) -> None:
     """The counters of the log are what its rows say: where it ends, how far it is sealed, when its last event was recorded."""
     beyond = catalog.execute(
-        "SELECT (SELECT count(*) FROM event WHERE position > ?1) + (SELECT count(*) FROM event_key WHERE position > ?1) "
+        "SELECT (SELECT count(*) FROM event WHERE position + count - 1 > ?1) "
+        "+ (SELECT count(*) FROM event_key WHERE position + count - 1 > ?1) "
         "+ (SELECT count(*) FROM segment WHERE run_last > ?1 AND state = 'live')",
         (head,),
     ).fetchone()[0]
@@ -297,8 +297,10 @@ def _known_ids(
     expected = max(0, first_hot - 1 - id_floor)
     expected -= sum(max(0, min(last, first_hot - 1) - max(first - 1, id_floor)) for first, last in ingested)
     found, strange = catalog.execute(
-        "SELECT count(*) FILTER (WHERE position > ?1 AND position < ?2), "
-        "count(*) FILTER (WHERE position <= ?1 OR position >= ?2) FROM event_key",
+        # Of a run in which the window begins, all is kept.
+        "SELECT coalesce(sum(position + count - max(position, ?1 + 1)) "
+        "FILTER (WHERE position < ?2 AND position + count > ?1 + 1), 0), "
+        "count(*) FILTER (WHERE position + count - 1 <= ?1 OR position >= ?2 OR count < 1) FROM event_key",
         (id_floor, first_hot),
     ).fetchone()
     if found < expected:
@@ -519,6 +521,7 @@ def _whole_log(
 def _events(store: DiskStore, cut: DiskCut, seen: _Seen, damaged: set[tuple[int, int]], report: _Report) -> bool:
     """Read the log once in order; whether all of it could be read."""
     after, recorded = 0, None
+    pending: list[Row] = []
     gaps = sorted(damaged)
     try:
         for batch in cut.batches(tenant=ALL, until=seen.head, envelope=ENVELOPE_NAMES):
@@ -534,7 +537,7 @@ def _events(store: DiskStore, cut: DiskCut, seen: _Seen, damaged: set[tuple[int,
                            "the log was written by another program; copy it with lab.export and lab.ingest",
                            count=int(np.count_nonzero(times < before)), position=int(positions[at]))  # fmt: skip
             _payloads(batch, report)
-            _ids_of(store, batch, seen, report)
+            pending = _ids_of(store, [*pending, *batch.rows()], seen, report)
             after, recorded = int(positions[-1]), int(times[-1])
     except EventlabError as why:
         report.add("event-unreadable", "damage", why.message, why.hint or "restore a backup", position=after + 1)
@@ -570,33 +573,45 @@ def _payloads(batch: Any, report: _Report) -> None:
                 return
 
 
-def _ids_of(store: DiskStore, batch: Any, seen: _Seen, report: _Report) -> None:
-    """What the window of known ids says of the events of a batch: their places, and what they say. Ingest puts none there."""
-    positions = batch.envelope_table.column("position").to_numpy()
-    first, last = int(positions[0]), min(int(positions[-1]), seen.head)
+def _ids_of(store: DiskStore, rows: Sequence[Row], seen: _Seen, report: _Report) -> list[Row]:
+    """What the window of known ids says of events, in their order: their places, and the digest of what they say.
+
+    Ingest puts none there. Gives the last rows, where their run goes on in the next batch.
+    """
+    first, last = rows[0].position, rows[-1].position
     with store.inspect() as catalog:
         floor = catalog.execute("SELECT id_floor FROM log").fetchone()[0]
-        if last <= floor:
-            return
         names = dict(catalog.execute("SELECT id, name FROM tenant").fetchall())
-        known = {
-            position: (names.get(tenant), event_id, version, content)
-            for tenant, event_id, position, version, content in catalog.execute(
-                "SELECT tenant, event_id, position, version, content FROM event_key WHERE position BETWEEN ?1 AND ?2 UNION ALL "
-                "SELECT tenant, event_id, position, version, content FROM event WHERE position BETWEEN ?1 AND ?2",
-                (max(first, floor + 1), last),
-            )
-        }
-    expected = {}
-    for row in batch.rows():
-        if floor < row.position <= last and not _ingested(row.position, seen):
-            schema = batch.schemas[row.type, row.schema_version]
-            content = content_digest(row.stream, schema.key, pack(row.payload))
-            expected[row.position] = (row.tenant, row.event_id, row.version, content)
-    wrong = sorted(position for position in expected.keys() | known.keys() if known.get(position) != expected.get(position))
+        runs = catalog.execute(
+            "SELECT tenant, event_id, count, position, version, digest FROM event_key WHERE position BETWEEN ?1 AND ?2 UNION ALL "
+            "SELECT tenant, event_id, count, position, version, digest FROM event WHERE position BETWEEN ?1 AND ?2",
+            (max(first, floor + 2 - RUN_EVENTS), last),
+        ).fetchall()
+    at = {row.position: row for row in rows}
+    known: set[int] = set()
+    wrong: list[int] = []
+    later = last + 1
+    for tenant, event_id, count, position, version, digest in runs:
+        places = range(position, position + min(count, RUN_EVENTS))
+        if last in places[:-1] and last < seen.head:
+            later = min(later, position)
+            continue
+        known.update(places)
+        run = [at[place] for place in places if place in at]
+        said = names.get(tenant), event_id, version, count
+        if (
+            not run
+            or said != (run[0].tenant, run[0].event_id, run[0].version, len(run))
+            # Those of a store of format 4 have no digest.
+            or (digest and record_digest(record_of(run)) != digest)
+            or any(_ingested(place, seen) for place in places)
+        ):
+            wrong.append(position)
+    wrong += [p for p in at if floor < p < min(later, seen.head + 1) and p not in known and not _ingested(p, seen)]
     if wrong:
         report.add("id-wrong", "damage", "what the catalog knows of an event's id is not what the event says: a repeat of its "
-                   "append would be taken for another", _RESTORE, count=len(wrong), position=wrong[0])  # fmt: skip
+                   "append would be taken for another", _RESTORE, count=len(wrong), position=min(wrong))  # fmt: skip
+    return [row for row in rows if row.position >= later]
 
 
 def _ingested(position: int, seen: _Seen) -> bool:

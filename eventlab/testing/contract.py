@@ -56,7 +56,7 @@ def draft(
     tags: Sequence[str] = (),
 ) -> Draft:
     """An event ready to append; its payload is in stored form, one value a column of the schema."""
-    return Draft.of(
+    return Draft(
         stream,
         schema,
         payload,

@@ -266,7 +266,7 @@ def drafts(draw: st.DrawFn, streams: Sequence[str], among: Sequence[Schema]) -> 
     stream, schema = draw(st.sampled_from(streams)), draw(st.sampled_from(among))
     payload = draw(payloads(schema))
     ids = st.none() | st.uuids().map(lambda made: made.bytes)
-    return Draft.of(
+    return Draft(
         stream,
         schema,
         payload,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import InvalidName, InvalidValue, Unsupported
-from eventlab.model.ids import derived, seeded, uuid7
+from eventlab.model.ids import derived, seeded, uuid7, uuid7s
 from eventlab.model.meta import Context, Recorded, current_context
 
 NAIVE = dt.datetime(2026, 2, 8, 18)  # noqa: DTZ001 - what must be refused
@@ -314,14 +314,27 @@ def test_with_a_clock_and_a_seed_ids_and_times_repeat():
     assert seeded(7)(10) == seeded(7)(10) != seeded(8)(10)
 
 
-KEYS = st.tuples(st.text(max_size=4), st.integers(0, 12), st.text(max_size=4))
+KEYS = st.tuples(st.text(max_size=4), st.just(3), st.text(max_size=4))
 
 
 @given(KEYS, KEYS)
-def test_an_id_derived_from_a_key_is_the_same_every_time_and_only_then(one: tuple[str, int, str], other: tuple[str, int, str]):
-    assert (derived(*one) == derived(*other)) == (one == other)
-    assert uuid.UUID(bytes=derived(*one)).version == 8
+def test_ids_derived_from_a_key_are_the_same_every_time_and_only_then(one: tuple[str, int, str], other: tuple[str, int, str]):
+    ids, others = derived(*one), derived(*other)
+    assert (ids == others) == (one == other)
+    assert one == other or not {*ids} & {*others}
+    assert {uuid.UUID(bytes=event_id).version for event_id in ids} == {8}
+    assert len({*ids}) == 3
+
+
+@given(st.binary(min_size=10, max_size=10), st.integers(1, 300), st.integers(0, 2**47))
+def test_new_ids_follow_on_one_another_and_are_of_version_7(chance: bytes, count: int, milliseconds: int):
+    ids = [uuid.UUID(bytes=event_id) for event_id in uuid7s(milliseconds, count, lambda size: chance)]
+    assert {(one.version, one.variant, one.int >> 80) for one in ids} == {(7, uuid.RFC_4122, milliseconds)}
+    assert len({*ids}) == count
+    numbers = [one.int % 2**62 for one in ids]
+    assert [(number - numbers[0]) % 2**62 for number in numbers] == list(range(count))
 
 
 def test_derived_ids_are_pinned_for_a_repeat_may_come_years_later():
-    assert derived("import-7", 3, "default").hex() == "734af879fba2885b9b4cbe413fbcbe6b"
+    ids = derived("import-7", 4, "default")
+    assert [event_id.hex() for event_id in ids] == [f"821510c2c53e8eb99feeeede40a3bef{last}" for last in "abcd"]

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from eventlab.errors import EventlabError
-from eventlab.store.base import Row, pack, record_digest, record_of, row_of_record, unpack
+from eventlab.store.base import pack, record_digest, record_of, rows_of_record, unpack
 
 
 @contextlib.contextmanager
 def catalog_of(folder: Path) -> Iterator[sqlite3.Connection]:
     """The catalog of a store, each statement a transaction of its own.
 
-    SQL has `set_in(record, field, value)`, a record with another value in one field, and `digest_of(record)`.
+    SQL has `set_in(record, field, value)`, a record whose last event has another value in a field, and `digest_of(record)`.
     """
     with contextlib.closing(sqlite3.connect(folder / "catalog.sqlite", isolation_level=None)) as catalog:
         catalog.create_function("set_in", 3, set_in)
@@ -25,17 +25,17 @@ def catalog_of(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def set_in(record: bytes, field: str, value: Any) -> bytes:
-    """A record with another value in one field; as a payload, the bytes of one."""
+    """A record whose last event has another value in one field; as a payload, the bytes of one."""
     if field == "payload":
         return with_payload(record, value)
-    return record_of(row_of_record(record)._replace(**{field: value}))
+    *rows, last = rows_of_record(record)
+    return record_of([*rows, last._replace(**{field: value})])
 
 
 def with_payload(record: bytes, payload: bytes) -> bytes:
-    """A record with other bytes where its payload is, whether they say anything or not."""
-    head = pack(row_of_record(record)[: Row._fields.index("payload")])
-    # The first byte says how many values follow.
-    return bytes([head[0] + 1]) + head[1:] + payload
+    """A record with other bytes where the payload of its last event is, whether they say anything or not."""
+    size = len(pack(rows_of_record(record)[-1].payload))
+    return record[:-size] + payload
 
 
 def says_something(payload: bytes) -> bool:

@@ -20,7 +20,7 @@ from store.damage import catalog_of
 
 from eventlab.errors import Damaged, NewerFormat, NoStore, OlderFormat
 from eventlab.store.backup import backup, restore
-from eventlab.store.base import ALL, Appended, checksum, pack, row_of_record, unpack
+from eventlab.store.base import ALL, Appended, checksum, pack, record_digest, rows_of_record, unpack
 from eventlab.store.catalog import FORMAT, identity
 from eventlab.store.compact import BUCKET_ROWS, BUCKET_STREAMS, FILE_ROWS, buckets_for, due
 from eventlab.store.disk import DiskStore, open_store
@@ -336,16 +336,28 @@ def downgraded(path: Path, to: int = 1) -> None:
         catalog.execute("ALTER TABLE old RENAME TO read_model")
         for table in ("lease", "checkpoint", "inline_row", "handled", "rejection"):
             catalog.execute(f"DROP TABLE {table}")
-        hot = catalog.execute("SELECT tenant, event_id, position, version, content, record, digest FROM event").fetchall()
+        hot = catalog.execute("SELECT tenant, record, digest = digest_of(record) FROM event").fetchall()
+        known = catalog.execute("SELECT tenant, event_id, position, version, count FROM event_key").fetchall()
+        catalog.execute("DROP TABLE event_key")
+        catalog.execute(
+            "CREATE TABLE event_key(tenant, event_id, position, version, content, PRIMARY KEY(tenant, event_id)) WITHOUT ROWID"
+        )
+        catalog.execute("CREATE INDEX event_key_position ON event_key(position)")
+        for tenant, event_id, position, version, count in known:
+            for at in range(count):
+                number = (int.from_bytes(event_id, "big") + at).to_bytes(16, "big")
+                catalog.execute("INSERT INTO event_key VALUES(?, ?, ?, ?, x'')", (tenant, number, position + at, version + at))
         catalog.execute("DROP TABLE event")
         columns = fields.replace("position", "position INTEGER PRIMARY KEY", 1)
         catalog.execute(f"CREATE TABLE event({columns}, UNIQUE(tenant, stream, version))")
-        for *key, record, digest in hot:
-            row = row_of_record(record)
-            tags = json.dumps(row.tags) if row.tags else None
-            values = (row.position, key[0], *row[2:12], tags, row.commit, pack(row.payload), digest)
-            catalog.execute(f"INSERT INTO event({fields}) VALUES({', '.join('?' * len(values))})", values)
-            catalog.execute("INSERT INTO event_key VALUES(?, ?, ?, ?, ?)", key)
+        for tenant, record, right in hot:
+            for row in rows_of_record(record):
+                tags = json.dumps(row.tags) if row.tags else None
+                digest = record_digest(pack(row)) if right else b"damaged"
+                values = (row.position, tenant, *row[2:12], tags, row.commit, pack(row.payload), digest)
+                catalog.execute(f"INSERT INTO event({fields}) VALUES({', '.join('?' * len(values))})", values)
+                key = (tenant, row.event_id, row.position, row.version)
+                catalog.execute("INSERT INTO event_key VALUES(?, ?, ?, ?, x'')", key)
         catalog.execute("UPDATE log SET format = ?, checksum = ?", (2, identity(catalog)))
         if to == 2:
             return

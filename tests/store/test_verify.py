@@ -151,7 +151,7 @@ SEALED_ID = "(SELECT event_id FROM event_key WHERE tenant = event.tenant LIMIT 1
         (f"UPDATE event SET stream = 'order-9' WHERE {HOT}", "hot-event-damaged"),
         (f"UPDATE event SET version = 900 WHERE {HOT}", "hot-event-damaged"),
         (f"UPDATE event SET tenant = 3 - tenant WHERE {HOT}", "hot-event-damaged"),
-        (f"UPDATE event SET content = x'00' WHERE {HOT}", "id-wrong"),
+        (f"UPDATE event SET count = count + 1 WHERE {HOT}", "hot-event-damaged"),
         (f"DELETE FROM event WHERE {HOT}", "positions-missing"),
         ("UPDATE log SET head = head + 1", "positions-missing"),
         ("DELETE FROM event_key WHERE position = (SELECT max(position) FROM event_key)", "id-forgotten"),
