@@ -171,23 +171,20 @@ def drafts(events: Sequence[tuple[str, Any]], shared: Drafting) -> tuple[list[Dr
     # Without a conversation to belong to, an append is one: the id of its first event.
     correlation = context.correlation_id.bytes if context.correlation_id else ids[0] if ids else None
     occurred_at = None if shared.occurred_at is None else moment_us(shared.occurred_at, "occurred_at")
+    kinds: dict[type[Any], EventType] = {}
     made: list[Draft] = []
     for (stream, given), event_id in zip(events, ids, strict=True):
-        event = given.event if isinstance(given, New) else given
-        kind = event_type(type(event))
-        own_time = isinstance(given, New) and given.occurred_at is not None
-        draft = Draft(
-            stream,
-            kind.schema,
-            kind.encode(event),
-            event_id=event_id,
-            occurred_at=moment_us(given.occurred_at, f"occurred_at of {kind.name}") if own_time else occurred_at,
-            correlation_id=correlation,
-            causation_id=causation,
-            actor=context.actor,
-            tags=_tags(given, event, kind, tags),
-        )
-        made.append(draft)
+        event, at = given, occurred_at
+        kind = kinds.get(type(given))
+        if kind is None:
+            if isinstance(given, New):
+                event, kind = given.event, event_type(type(given.event))
+                at = at if given.occurred_at is None else moment_us(given.occurred_at, f"occurred_at of {kind.name}")
+            else:
+                kind = kinds[type(given)] = event_type(type(given))
+        plain = event is given and not kind.tag_fields and len(tags) <= MAX_TAGS
+        of = tags if plain else _tags(given, event, kind, tags)
+        made.append(Draft(stream, kind.schema, kind.encode(event), event_id, at, correlation, causation, context.actor, of))
     _refuse_large(made)
     if len(set(ids)) < len(ids):
         raise InvalidValue("two events of this append have the same id", hint="give each its own, or none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import operator
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,8 +55,12 @@ class EventType:
         self.parts = tuple(dict.fromkeys(part for f in dataclasses.fields(cls) for part in classes_in(hints[f.name])))
         keep_text((cls, *self.parts))
         self._columns = tuple((field, kind, tuple(leaf.column for leaf in kind.leaves(field))) for field, kind in self.fields)
-        self._puts = tuple((field, f"{name}.{field}", kind, None if isinstance(kind, Record) or kind.limits else kind.check)
+        self._values = _getter([field for field, _ in self.fields])
+        self._puts = tuple((f"{name}.{field}", kind, None if isinstance(kind, Record) or kind.limits else kind.check)
                            for field, kind in self.fields)  # fmt: skip
+        #: The checks of all fields, where each is all that `put` does to a value that is not None.
+        checks = tuple((check, path) for path, _, check in self._puts if check is not None)
+        self._checks = checks if len(checks) == len(self._puts) else ()
         self.leaves: tuple[Leaf, ...] = tuple(leaf for field, kind in self.fields for leaf in kind.leaves(field))
         self.tag_fields = tuple(field for field, kind in self.fields if kind.is_tag)
         self.schema = Schema(
@@ -79,9 +84,15 @@ class EventType:
                 hint="make it again: run the cell that creates it",
                 type=self.name,
             )
+        values = self._values(event)
+        if self._checks:
+            made = [
+                None if value is None else check(value, path) for value, (check, path) in zip(values, self._checks, strict=True)
+            ]
+            if None not in made:
+                return tuple(made)
         out: list[Any] = []
-        for name, path, kind, check in self._puts:
-            value = getattr(event, name)
+        for value, (path, kind, check) in zip(values, self._puts, strict=True):
             if check is None or value is None:
                 kind.put(value, path, out)
             else:  # what `put` would do
@@ -405,6 +416,13 @@ def _place(kind: Any) -> str:
 
 EVENTS = Registry()
 COMMANDS = Registry()
+
+
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """The values of these fields of an event."""
+    if len(names) > 1:
+        return operator.attrgetter(*names)
+    return lambda event: tuple(getattr(event, name) for name in names)
 
 
 def event_type(cls: type[Any]) -> EventType:

@@ -561,6 +561,14 @@ def _decimal(marks: tuple[Any, ...]) -> FieldType:
     declared = f"Decimal({scale.digits}, {scale.places})"
 
     def check(value: Any, path: str) -> int:
+        # Most are as they should be; what is wrong with another is found out below.
+        if type(value) is Decimal and value.adjusted() < scale.digits:
+            try:
+                shifted = value.scaleb(scale.places, _EXACT)
+                if (whole := int(shifted)) == shifted and -limit < whole < limit:
+                    return whole
+            except (ArithmeticError, ValueError):
+                pass
         number = _finite_decimal(value, path, declared)
         try:
             scaled = int(number.quantize(step, context=_EXACT).scaleb(scale.places, context=WIDE))

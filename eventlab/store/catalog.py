@@ -28,7 +28,7 @@ from eventlab.store.wal import Unread, in_use, unread
 #: 5: hot events of one stream that were appended together are one row, and so are their ids in the window of known ids.
 FORMAT: Final = 5
 APPLICATION_ID: Final = 0x65766C62  # "evlb"
-CHECKPOINT_EVERY: Final = 32
+CHECKPOINT_EVERY: Final = 64
 CHECKPOINT_BYTES: Final = 4 << 20
 BUSY_SECONDS: Final = 30
 #: The way out of a damaged catalog.

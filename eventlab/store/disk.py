@@ -48,7 +48,7 @@ from eventlab.store.files import LOCAL_DISK, Disk, make_folders, refuse_unsafe_d
 from eventlab.store.gc import Collected, Hold
 from eventlab.store.handled import DiskCommands, Done
 from eventlab.store.read_models import DiskReadModels, Inline
-from eventlab.store.rules import ids_of, late_retry, recorded, refuse_met, refuse_stale, same_append
+from eventlab.store.rules import ids_of, late_retry, placed, refuse_met, refuse_stale, same_append
 from eventlab.store.runs import Runs
 from eventlab.store.seal import Pause, no_pause
 from eventlab.store.segment import Segment
@@ -121,17 +121,14 @@ class DiskStore:
                     for stream, version in expected.items():
                         refuse_stale(stream, version, heads.get(stream, 0), ())
                     if condition is None or self._still_holds(connection, tenant, condition, seen):
-                        uses = dict.fromkeys((tenant_id, draft.stream.partition("-")[0], draft.schema) for draft in drafts)
+                        uses = _uses_of(tenant_id, drafts)
                         known = self._schemas
-                        if not uses.keys() <= self._uses:
+                        if not uses <= self._uses:
                             known = self._register(connection, tenant_id, [use[1:] for use in uses])
                         head, last = connection.execute("SELECT head, recorded_at FROM log").fetchone()
                         recorded_at = max(self._now() if now is None else now, last)
                         connection.execute("UPDATE log SET head = ?, recorded_at = ?", (head + len(drafts), recorded_at))
-                        rows = []
-                        for position, draft in enumerate(drafts, head + 1):
-                            heads[draft.stream] = version = heads.get(draft.stream, 0) + 1
-                            rows.append(recorded(draft, position, version, tenant, recorded_at, head + 1))
+                        rows = placed(drafts, head, heads, tenant, recorded_at)
                         tail.insert(connection, tenant_id, rows)
                         self.commands.keep(connection, tenant_id, commands, rows)
                         if inline:
@@ -157,13 +154,13 @@ class DiskStore:
         if any(earlier):
             return self._repeated(drafts, earlier, tenant)
         self._bell.ring()
-        if not uses.keys() <= self._uses:
+        if not uses <= self._uses:
             # Another thread may have learned of other types since.
             with self._cut_lock:
                 self._schemas = {**self._schemas, **known}
                 self._numbers[tenant] = tenant_id
                 self._uses.update(uses)
-        return Appended(tuple(row.position for row in rows), tuple(row.version for row in rows), ids_of(drafts))
+        return Appended(tuple(range(head + 1, head + 1 + len(rows))), tuple([row.version for row in rows]), ids_of(drafts))
 
     def _repeated(self, drafts: Sequence[Draft], earlier: Sequence[tuple[int, int] | None], tenant: str) -> Appended:
         """What an append did the first time, whose ids are at these positions and versions; `DuplicateEvent` if it did not.
@@ -426,6 +423,16 @@ class DiskStore:
             self._last_cut = self._layout = None
             self._runs.forget()
             self._catalog.close()
+
+
+def _uses_of(tenant_id: int, drafts: Sequence[Draft]) -> set[tuple[int, str, Schema]]:
+    """The categories of drafts with the types that they use."""
+    stream, schema, found = "", None, set[tuple[int, str, Schema]]()
+    for draft in drafts:
+        if draft.stream is not stream or draft.schema is not schema:
+            stream, schema = draft.stream, draft.schema
+            found.add((tenant_id, stream.partition("-")[0], schema))
+    return found
 
 
 def _spans(positions: Sequence[int]) -> Iterator[tuple[int, int]]:

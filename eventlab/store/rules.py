@@ -20,6 +20,24 @@ def recorded(draft: Draft, position: int, version: int, tenant: str, recorded_at
     )  # fmt: skip
 
 
+def placed(drafts: Sequence[Draft], head: int, versions: Mapping[str, int], tenant: str, recorded_at: int) -> list[Row]:
+    """The rows of drafts that one append puts behind `head`, where their streams are at these versions: `recorded`, at once."""
+    if len({draft.stream for draft in drafts}) > 1:
+        rows, reached = [], dict(versions)
+        for position, draft in enumerate(drafts, head + 1):
+            reached[draft.stream] = version = reached.get(draft.stream, 0) + 1
+            rows.append(recorded(draft, position, version, tenant, recorded_at, head + 1))
+        return rows
+    version, commit = versions.get(drafts[0].stream, 0), head + 1
+    return [
+        Row(
+            head + at, tenant, stream, version + at, schema.name, schema.version, event_id, recorded_at,
+            recorded_at if occurred_at is None else occurred_at, correlation, causation, actor, tags, commit, payload,
+        )
+        for at, (stream, schema, payload, event_id, occurred_at, correlation, causation, actor, tags) in enumerate(drafts, 1)
+    ]  # fmt: skip
+
+
 def refuse_stale(stream: str, expected: int, actual: int, types: Sequence[str]) -> None:
     """`Conflict`, with the numbers, unless the stream is at the expected version."""
     if expected == actual:

@@ -68,7 +68,7 @@ def _runs(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     """Rows together that may be one run."""
     low, stream, number = 0, rows[0].stream, _number(rows[0].event_id)
     for at, row in enumerate(rows):
-        if row.stream != stream or _number(row.event_id) != number + at - low or at - low == RUN_EVENTS:
+        if int.from_bytes(row.event_id, "big") - number != at - low or row.stream != stream or at - low == RUN_EVENTS:
             yield rows[low:at]
             low, stream, number = at, row.stream, _number(row.event_id)
     yield rows[low:]
