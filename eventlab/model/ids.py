@@ -35,10 +35,13 @@ def _run(first: bytes, count: int) -> list[bytes]:
     return [at.to_bytes(16, "big") for at in range(number, number + count)]
 
 
-def derived(key: str, count: int, tenant: str) -> list[bytes]:
-    """The ids of the events of an append with this key, the same every time: a version 8 UUID, and those that follow on it."""
+def derived(key: str, count: int, tenant: str, *, of: bytes = b"eventlab key") -> list[bytes]:
+    """The ids of the events of an append with this key, the same every time: a version 8 UUID, and those that follow on it.
+
+    `of` says what the key is one of, where it is not that of an append.
+    """
     text = f"{len(tenant)}:{tenant}{len(key)}:{key}0".encode()
-    raw = bytearray(hashlib.blake2b(text, digest_size=16, person=b"eventlab key").digest())
+    raw = bytearray(hashlib.blake2b(text, digest_size=16, person=of).digest())
     raw[6] = (raw[6] & 0x0F) | 0x80
     raw[8] = (raw[8] & 0x3F) | 0x80
     return _run(bytes(raw), count)

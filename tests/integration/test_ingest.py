@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +29,8 @@ from integration.parcels import ParcelDescribed, frame_of, parcels, told
 import eventlab as el
 import eventlab.integration.ingest as ingesting
 from eventlab.errors import DuplicateEvent, IngestRefused, InvalidName, InvalidValue, ReadOnly, SchemaConflict, Unsupported
+from eventlab.model.ids import derived
+from eventlab.model.meta import Context
 from eventlab.temporal.reader import Bar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,14 +121,18 @@ def test_the_envelope_is_filled_in_as_by_an_append(lab: el.Lab) -> None:
     for event in lab.read():
         assert (event.actor, event.correlation_id, event.causation_id) == ("ann", uuid.UUID(int=3), uuid.UUID(int=4))
         assert (event.tenant, event.tags, event.schema_version) == ("default", ("found", "old"), 1)
-        assert (event.event_id.version, event.event_id.variant) == (7, uuid.RFC_4122)
+        assert (event.event_id.version, event.event_id.variant) == (8, uuid.RFC_4122)
     assert [e.occurred_at for e in lab.read()] == hours(0, 1)
     assert len({e.event_id for e in lab.read()}) == 2
 
 
-def test_a_version_7_id_begins_with_the_time_of_its_row(lab: el.Lab) -> None:
-    lab.ingest(opened(crates(1, 2, at=hours(0, 1))), source="crates")
-    assert [e.event_id.int >> 80 for e in lab.read()] == [round(at.timestamp() * 1000) for at in hours(0, 1)]
+@given(numbers=st.lists(st.integers(0, 2**40), min_size=1, max_size=5), source=st.text(max_size=5), tenant=st.text(max_size=5))
+def test_ids_of_rows_are_those_that_are_derived_from_the_source(numbers: list[int], source: str, tenant: str) -> None:
+    shared = ingesting._Shared(source, tenant, len(numbers), imported=False, context=Context())
+    first = uuid.UUID(bytes=derived(source, 1, tenant, of=b"eventlab ingest")[0]).int
+    ids = [uuid.UUID(bytes=one).int for one in ingesting._row_ids(shared, np.array(numbers)).to_pylist()]
+    assert ids == [first - first % 2**62 + (first + number) % 2**62 for number in numbers]
+    assert derived(source, 1, tenant) != derived(source, 1, tenant, of=b"eventlab ingest")
 
 
 def test_without_a_column_of_time_rows_occur_when_they_are_recorded(lab: el.Lab) -> None:
