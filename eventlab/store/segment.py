@@ -251,10 +251,14 @@ class Segment:
     @property
     def file(self) -> pq.ParquetFile:
         """A reader of the open file for this thread: two threads may not share one."""
+        return self._reader("file", ())
+
+    def _reader(self, name: str, dictionary: Sequence[str]) -> pq.ParquetFile:
         opened = self._opened
-        found: pq.ParquetFile | None = getattr(opened.readers, "file", None)
+        found: pq.ParquetFile | None = getattr(opened.readers, name, None)
         if found is None:
-            found = opened.readers.file = pq.ParquetFile(opened.source, metadata=opened.metadata)
+            found = pq.ParquetFile(opened.source, metadata=opened.metadata, read_dictionary=list(dictionary))
+            setattr(opened.readers, name, found)
         return found
 
     def groups(self, after: int, until: int | None) -> list[int]:
@@ -327,16 +331,35 @@ class Segment:
         if self.by_stream and bucket_of(stream, self.buckets) != self.bucket:
             return None
         parts = []
+        wanted = [c for c in self.columns if payload is None or c in payload]
+        # Names and types stay numbers for all the rows that are not this stream's.
+        reader = self._reader("of_stream", ("stream", "type"))
         for group in self.groups_of(stream):
-            names = self._read([group], ["stream"], ()).column(0)
-            mask = pc.equal(names, stream)
-            if pc.any(mask).as_py():
-                table = self._read([group], read, payload).filter(mask)
-                for at, name in enumerate(envelope):
-                    if name in known:
-                        table = table.add_column(at, name, pa.array([known[name]] * len(table), pa.string()))
-                parts.append(self._checked(table))
+            with self._reading():
+                at = _rows_named(reader.read_row_group(group, columns=["stream"], use_threads=False).column(0), stream)
+                if not len(at):
+                    continue
+                table = reader.read_row_group(group, columns=[*read, *wanted], use_threads=False).select([*read, *wanted])
+                together = int(at[-1]) - int(at[0]) + 1 == len(at)
+                table = table.slice(int(at[0]), len(at)) if together else table.take(pa.array(at))
+                if "type" in read:
+                    table = table.set_column(read.index("type"), "type", table.column("type").cast(pa.string()))
+            for place, name in enumerate(envelope):
+                if name in known:
+                    table = table.add_column(place, name, pa.array([known[name]] * len(table), pa.string()))
+            parts.append(self._checked(table))
         return pa.concat_tables(parts) if parts else None
+
+
+def _rows_named(names: pa.ChunkedArray, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Where a column of names, as a dictionary, has one of them."""
+    found, before = [], 0
+    for chunk in names.chunks:
+        code = chunk.dictionary.index(name).as_py()
+        if code >= 0:
+            found.append(before + np.flatnonzero(chunk.indices.to_numpy(zero_copy_only=False) == code))
+        before += len(chunk)
+    return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
