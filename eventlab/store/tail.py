@@ -210,8 +210,12 @@ def rows_of_stream(
 def by_category(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     """Rows by tenant and category, in their order."""
     parts: dict[tuple[str, str], list[Row]] = {}
+    tenant, stream, part = "", "", list[Row]()
     for row in rows:
-        parts.setdefault((row.tenant, row.stream.partition("-")[0]), []).append(row)
+        if row.stream != stream or row.tenant != tenant:
+            tenant, stream = row.tenant, row.stream
+            part = parts.setdefault((tenant, stream.partition("-")[0]), [])
+        part.append(row)
     return parts
 
 
