@@ -222,19 +222,28 @@ class Catalog:
         """One write transaction: `flock`, BEGIN IMMEDIATE, the body, COMMIT. An exception rolls everything back."""
         with self._thread_lock:
             self._refuse_writing()
-            with self._flock():
+            # flock in front of SQLite's own waiting, which is unfair between processes.
+            if self._lock_file >= 0:
+                fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            try:
                 connection = self.write_connection
                 try:
-                    with self._sqlite_errors(writing=True):
-                        connection.execute("BEGIN IMMEDIATE")
-                        yield connection
-                        connection.execute("COMMIT")
+                    connection.execute("BEGIN IMMEDIATE")
+                    yield connection
+                    connection.execute("COMMIT")
                     self._maybe_checkpoint()
-                except BaseException:
+                except BaseException as why:
+                    # Not by a context manager of its own: an append is short.
+                    said = self._said(why, writing=True)
                     if connection.in_transaction:
                         with contextlib.suppress(sqlite3.Error):
                             connection.execute("ROLLBACK")
+                    if said is not None:
+                        raise said from why
                     raise
+            finally:
+                if self._lock_file >= 0:
+                    fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     @contextlib.contextmanager
     def look(self) -> Iterator[sqlite3.Connection]:
@@ -296,32 +305,38 @@ class Catalog:
     def _sqlite_errors(self, *, writing: bool) -> Iterator[None]:
         try:
             yield
-        except (EventlabError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        except BaseException as why:
+            if (said := self._said(why, writing=writing)) is not None:
+                raise said from why
             raise
-        except sqlite3.DatabaseError as why:
-            text = str(why)
-            if "is full" in text:
-                raise disk_full(self.root) from why
-            if "locked" in text or "busy" in text:
-                raise Busy(f"the catalog of {self.root} was locked for {BUSY_SECONDS} s", hint="try again") from why
-            if "I/O" in text and writing:
-                self._poison = text
-                raise self._poisoned() from why
-            if "I/O" in text or "unable to open" in text:
-                raise StoreError(
-                    f"the catalog of {self.root} cannot be read: {text}", hint="see to the disk, and to the limit of open files"
-                ) from why
-            if "readonly" in text and not os.access(self.path, os.W_OK):
-                raise ReadOnly(f"{self.path} cannot be written", hint="open the store with read_only=True") from why
-            # All else says that the catalog holds what was never written to it: a torn page, another type, a row twice.
-            raise self._damaged(text) from why
-        except UnicodeDecodeError as why:
-            raise self._damaged(str(why)) from why
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as why:
+
+    def _said(self, why: BaseException, *, writing: bool) -> EventlabError | None:
+        """What an exception from SQLite, or from what was read of it, says of the store; None for any other."""
+        if isinstance(why, (EventlabError, sqlite3.ProgrammingError, sqlite3.InterfaceError)):
+            return None
+        if isinstance(why, UnicodeDecodeError):
+            return self._damaged(str(why))
+        if isinstance(why, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):
             # What does not fit may be the catalog's fault, or that of whoever looks at it.
-            if (found := self._malformed()) is not None:
-                raise self._damaged(found) from why
-            raise
+            return None if (found := self._malformed()) is None else self._damaged(found)
+        if not isinstance(why, sqlite3.DatabaseError):
+            return None
+        text = str(why)
+        if "is full" in text:
+            return disk_full(self.root)
+        if "locked" in text or "busy" in text:
+            return Busy(f"the catalog of {self.root} was locked for {BUSY_SECONDS} s", hint="try again")
+        if "I/O" in text and writing:
+            self._poison = text
+            return self._poisoned()
+        if "I/O" in text or "unable to open" in text:
+            return StoreError(
+                f"the catalog of {self.root} cannot be read: {text}", hint="see to the disk, and to the limit of open files"
+            )
+        if "readonly" in text and not os.access(self.path, os.W_OK):
+            return ReadOnly(f"{self.path} cannot be written", hint="open the store with read_only=True")
+        # All else says that the catalog holds what was never written to it: a torn page, another type, a row twice.
+        return self._damaged(text)
 
     def _damaged(self, why: str) -> Damaged:
         return Damaged(f"the catalog of {self.root} is damaged: {why}", hint=SEE_VERIFY, path=str(self.root))

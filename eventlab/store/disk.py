@@ -123,7 +123,7 @@ class DiskStore:
                     if condition is None or self._still_holds(connection, tenant, condition, seen):
                         uses = _uses_of(tenant_id, drafts)
                         known = self._schemas
-                        if not uses <= self._uses:
+                        if not uses.keys() <= self._uses:
                             known = self._register(connection, tenant_id, [use[1:] for use in uses])
                         head, last = connection.execute("SELECT head, recorded_at FROM log").fetchone()
                         recorded_at = max(self._now() if now is None else now, last)
@@ -154,7 +154,7 @@ class DiskStore:
         if any(earlier):
             return self._repeated(drafts, earlier, tenant)
         self._bell.ring()
-        if not uses <= self._uses:
+        if not uses.keys() <= self._uses:
             # Another thread may have learned of other types since.
             with self._cut_lock:
                 self._schemas = {**self._schemas, **known}
@@ -167,7 +167,8 @@ class DiskStore:
 
         What is in the log stays as it is, so it is looked at outside the lock.
         """
-        cut, found = self.cut(), dict[int, bytes]()
+        cut = self.cut()
+        found: dict[int, bytes] = {}
         places = sorted(place[0] for place in earlier if place is not None)
         for first, last in _spans(places):
             for batch in cut.batches(tenant=tenant, after=first - 1, until=last):
@@ -425,13 +426,14 @@ class DiskStore:
             self._catalog.close()
 
 
-def _uses_of(tenant_id: int, drafts: Sequence[Draft]) -> set[tuple[int, str, Schema]]:
-    """The categories of drafts with the types that they use."""
-    stream, schema, found = "", None, set[tuple[int, str, Schema]]()
+def _uses_of(tenant_id: int, drafts: Sequence[Draft]) -> dict[tuple[int, str, Schema], None]:
+    """The categories of drafts with the types that they use, in their order."""
+    stream, schema = "", None
+    found: dict[tuple[int, str, Schema], None] = {}
     for draft in drafts:
         if draft.stream is not stream or draft.schema is not schema:
             stream, schema = draft.stream, draft.schema
-            found.add((tenant_id, stream.partition("-")[0], schema))
+            found[tenant_id, stream.partition("-")[0], schema] = None
     return found
 
 

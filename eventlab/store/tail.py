@@ -210,7 +210,8 @@ def rows_of_stream(
 def by_category(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     """Rows by tenant and category, in their order."""
     parts: dict[tuple[str, str], list[Row]] = {}
-    tenant, stream, part = "", "", list[Row]()
+    part: list[Row] = []
+    tenant = stream = ""
     for row in rows:
         if row.stream != stream or row.tenant != tenant:
             tenant, stream = row.tenant, row.stream
