@@ -16,7 +16,6 @@ import pyarrow as pa
 from eventlab.errors import UpcastFailed
 from eventlab.model.events import EventType
 from eventlab.model.models import Model
-from eventlab.model.names import split_stream
 from eventlab.model.schema import Schema
 from eventlab.model.types import Closed, FieldType, Record
 from eventlab.model.upcasting import chain_of, upcast_columns
@@ -32,26 +31,41 @@ from eventlab.store.columns import codec, payload_array, stored_column
 
 def payload(
     batch: Batch, kinds: Mapping[str, EventType], codes: Mapping[str, int], leaves: Mapping[str, Sequence[str]]
-) -> tuple[list[int], list[Any]]:
-    """The code of each event's type, and the leaves that are read of it, in position order."""
-    rows = np.empty(len(batch), dtype=object)
+) -> tuple[np.ndarray[Any, Any], dict[int, Any]]:
+    """The code of each event's type, in position order, and by code what gives the leaves that are read of one after another:
+    a tuple of them, one of several columns.
+    """
     numbers = np.zeros(len(batch), dtype=np.int64)
+    parts: dict[int, list[tuple[np.ndarray[Any, Any], list[list[Any]]]]] = {}
     start = 0
     for table in batch.tables:
         for at, name, schema, part in _typed(table, batch.schemas, kinds):
-            where: Any = slice(start, start + len(table)) if at is None else at + start
-            numbers[where] = codes.get(name, 0)
+            where = np.arange(start, start + len(table)) if at is None else at + start
+            code = codes.get(name, 0)
+            numbers[where] = code
             _check_closed(kinds[name], schema, part)
-            columns = _leaf_columns(kinds[name], schema, part, leaves.get(name, ()))
-            if len(columns) == 1:
-                rows[where] = _objects(columns[0])
-            elif columns:
-                rows[where] = _objects(list(zip(*columns, strict=True)))
+            if columns := _leaf_columns(kinds[name], schema, part, leaves.get(name, ())):
+                parts.setdefault(code, []).append((where, columns))
         start += len(table)
     order = batch._order
     if order is None:
-        return numbers.tolist(), rows.tolist()
-    return numbers[order].tolist(), rows[order].tolist()
+        return numbers, {code: _in_turn(found, None) for code, found in parts.items()}
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    return numbers[order], {code: _in_turn(found, places) for code, found in parts.items()}
+
+
+def _in_turn(parts: Sequence[tuple[np.ndarray[Any, Any], list[list[Any]]]], places: np.ndarray[Any, Any] | None) -> Any:
+    """What gives the values of one type's events in the order of their positions."""
+    if len(parts) == 1:
+        columns = parts[0][1]
+    else:
+        # Of several stored versions, or categories.
+        where = np.concatenate([at for at, _ in parts])
+        turn = np.argsort(where if places is None else places[where], kind="stable").tolist()
+        joined = [[value for part in of for value in part] for of in zip(*(columns for _, columns in parts), strict=True)]
+        columns = [[values[at] for at in turn] for values in joined]
+    return (iter(columns[0]) if len(columns) == 1 else zip(*columns, strict=True)).__next__
 
 
 def _typed(
@@ -73,12 +87,6 @@ def _typed(
                 raise Abandoned(f"{name} version {version} is not known")
             own = table.select([c for c in table.column_names if c == "position" or c in schema.columns])
             yield at, name, schema, own if at is None else own.take(pa.array(at))
-
-
-def _objects(values: list[Any]) -> np.ndarray[Any, Any]:
-    out = np.empty(len(values), dtype=object)
-    out[:] = values
-    return out
 
 
 def _leaf_columns(kind: EventType, schema: Schema, part: pa.Table, leaves: Sequence[str]) -> list[list[Any]]:
@@ -134,8 +142,8 @@ def meta_columns(batch: Batch, names: Sequence[str]) -> list[list[Any]]:
     found = []
     for name in names:
         if name in ("category", "id"):
-            at = 0 if name == "category" else 1
-            found.append([split_stream(stream)[at] for stream in batch.envelope.stream])
+            at = 0 if name == "category" else 2
+            found.append([stream.partition("-")[at] for stream in batch.envelope.stream])
         else:
             found.append(getattr(batch.envelope, name))
     return found
@@ -267,7 +275,11 @@ def _collections(kind: FieldType, of: Type, values: list[Any]) -> list[Any]:
         return [dict(sorted(v.items())) for v in found]
     flat = iter(_stored(item, inner, [x for v in values for x in v]))
     lists = [[next(flat) for _ in v] for v in values]
-    return [sorted(v, key=_in_order) for v in lists] if of.name == "set" else lists
+    if of.name != "set":
+        return lists
+    # Plain values that are never None are in the order of Python's own.
+    plain = inner.name in ("int", "str", "bytes") and not inner.opt
+    return [sorted(v) for v in lists] if plain else [sorted(v, key=_in_order) for v in lists]
 
 
 def _in_order(value: Any) -> tuple[Any, ...]:

@@ -1,7 +1,9 @@
 """The generated loop: straight-line Python over columns of lowered values, without an event or a state object.
 
-One function a plan. Rows come in position order as (key, code of the event type, its columns, version, position, metadata);
-a state is a list. What a guard catches, or what raises, marks its key: the row fold decides about it.
+One function a plan. Rows come in position order as the state of their key and the code of their type, with what the fold
+reads of the metadata; of a projection, whose key the loop computes, without the state. The values of an event come from an
+iterator over those of its type. A state is a list: its fields, version, position and key. What a guard catches, or what
+raises, marks its key: the row fold decides about it.
 """
 
 from __future__ import annotations
@@ -120,6 +122,8 @@ class Loop:
 
     text: str
     codes: Mapping[str, int]
+    #: The codes of the types that change a state.
+    working: frozenset[int]
     leaves: Mapping[str, tuple[str, ...]]
     metas: tuple[str, ...]
     order: tuple[str, ...]
@@ -136,27 +140,19 @@ def loop_of(analysis: Analysis, *, every: bool = False) -> Loop:
     given: dict[str, Any] = {**HELPERS, "dsum": dsum}
     size = len(order)
     keyed = model.key is not None
-    lines = [
-        f"def fold(rows, states, bad, initial{', tenanted' if keyed else ''}{', out' if every else ''}):",
-        "    get = states.get",
-    ]
-    unpacked = ", ".join(
-        [
-            *([] if keyed else ["key"]),
-            "code",
-            "row",
-            "version",
-            "position",
-            *(f"m_{m}" for m in metas),
-            *(["tenant"] if keyed else []),
-        ]
-    )
-    lines.append(f"    for {unpacked} in rows:")
+    further = ["states", "bad", "initial", "tenanted"] if keyed else ["bad"]
+    head = f"def fold(rows, values, {', '.join([*further, *(['out'] if every else [])])}):"
+    unpacked = [
+        *([] if keyed else ["s"]), "code", *(["version"] if every and not keyed else []),
+        *(["position"] if every or keyed else []), *(f"m_{m}" for m in metas), *(["tenant"] if keyed else []),
+    ]  # fmt: skip
+    lines = [f"    for {', '.join(unpacked)} in rows:"]
+    before = ["    get = states.get"] if keyed else []
     body = "        "
-    if not keyed:
-        lines += _entered(body, "")
+    if every and not keyed:
         lines += [f"{body}s[{size}] = version", f"{body}s[{size + 1}] = position"]
     codes: dict[str, int] = {}
+    working: set[int] = set()
     for number, (name, event) in enumerate(analysis.events.items(), 1):
         codes[name] = number
         names: dict[tuple[str, str], str] = {("meta", m): f"m_{m}" for m in metas}
@@ -166,26 +162,31 @@ def loop_of(analysis: Analysis, *, every: bool = False) -> Loop:
         within: list[str] = []
         columns = [f"e{i}" for i in range(len(event.leaves))]
         if columns:
-            within.append(f"{columns[0]} = row" if len(columns) == 1 else f"{', '.join(columns)} = row")
+            within.append(f"{', '.join(columns)} = next_{number}()")
         if keyed:
             within += _key_lines(event, emitter, size, plain=model.key_names == ("_id",))
         work = [*_effects(event, emitter, place), *_updates(event.updates, emitter, place)]
         if work:
-            within += ["try:", *(f"    {line}" for line in work), "except Exception:", "    bad.add(key)"]
+            within += ["try:", *(f"    {line}" for line in work), "except Exception:", f"    bad.add(s[{size + 2}])"]
         if every and keyed and not (event.key_present is not None and event.key_present.fixed and not event.key_present.value):
-            within.append("out.append((key, s.copy()))")
-        if not within:
+            within.append("out.append(s.copy())")
+        if not (work or keyed):
             continue
+        working.add(number)
+        if columns:
+            before.append(f"    next_{number} = values.get({number})")
         lines.append(f"{body}{'elif' if any(' code == ' in line for line in lines) else 'if'} code == {number}:")
         lines += [f"{body}    {line}" for line in within]
     if every and not keyed:
-        lines.append(f"{body}out.append((key, s.copy()))")
-    text = "\n".join(lines) + "\n"
+        lines.append(f"{body}out.append(s.copy())")
+    elif not working:
+        lines.append(f"{body}pass")
+    text = "\n".join([head, *before, *lines]) + "\n"
     space: dict[str, Any] = dict(given)
     exec(compile(text, f"<loop of {model.cls.__name__}>", "exec"), space)
     initial = tuple(leaf.initial for leaf in analysis.leaves.values())
     leaves = {name: event.leaves for name, event in analysis.events.items()}
-    return Loop(text, codes, leaves, metas, order, initial, space["fold"])
+    return Loop(text, codes, frozenset(working), leaves, metas, order, initial, space["fold"])
 
 
 def _entered(indent: str, key: str) -> list[str]:

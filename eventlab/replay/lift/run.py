@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -143,11 +144,11 @@ def fold_since(model: Model, cut: Cut, tenant: Tenant, until: int, after: int, b
     """The state after each event since a base at position `after`, as `fold_versions` gives it, folded on from the base."""
     plan, until = _plan(model, cut), min(until, cut.head)
     if plan is not None and plan.every is not None and _decimals_are_usual():
-        out: list[tuple[Any, list[Any]]] = []
+        out: list[list[Any]] = []
         with contextlib.suppress(Abandoned), collector_off():
             _, bad = run_loop(plan, plan.every, cut, tenant, until, after, base, out)
             if not bad:
-                table = table_from(model, plan.analysis.leaves, [key for key, _ in out], [state for _, state in out], tenant)
+                table = table_from(model, plan.analysis.leaves, [state[-1] for state in out], out, tenant)
                 return _by_key_and_position(model, table, tenant)
     return _row_versions(model, batches_of(model, cut, tenant, after=after, until=until), tenant, None, base)
 
@@ -201,11 +202,11 @@ def _by_key_and_position(model: Model, table: pa.Table, tenant: Tenant) -> pa.Ta
 
 
 def _looped_versions(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int) -> pa.Table:
-    out: list[tuple[Any, list[Any]]] = []
+    out: list[list[Any]] = []
     with collector_off():
         _, bad = run_loop(plan, loop, cut, tenant, until, 0, None, out)
-        good = [(key, state) for key, state in out if key not in bad]
-        table = table_from(plan.model, plan.analysis.leaves, [key for key, _ in good], [state for _, state in good], tenant)
+        good = [state for state in out if state[-1] not in bad] if bad else out
+        table = table_from(plan.model, plan.analysis.leaves, [state[-1] for state in good], good, tenant)
     return _with_row_versions(plan.model, table, cut, tenant, until, bad)
 
 
@@ -542,17 +543,23 @@ def run_loop(
     plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: Find | None,
     out: list[Any] | None = None, *, only: Sequence[str] | None = None,
 ) -> tuple[dict[Any, list[Any]], set[Any]]:  # fmt: skip
-    """Fold with the generated loop, over some types of events or all: lowered states by key, and the keys that a guard caught."""
+    """Fold with the generated loop, over some types of events or all: lowered states by key, and the keys that a guard caught.
+
+    A state ends in version, position and key. `out` takes a copy of the state after every event.
+    """
     states: dict[Any, list[Any]] = {}
     bad: set[Any] = set()
     begin = [*loop.initial, 0, 0]
     held = {} if base is None else _base_states(plan, base, tenant, _touched(plan, loop, cut, tenant, until, after))
-    initial: Callable[[Any], list[Any]] = lambda key: begin.copy()  # noqa: E731
+    initial: Callable[[Any], list[Any]] = lambda key: [*begin, key]  # noqa: E731
     if held:
-        initial = lambda key: held.get(key) or begin.copy()  # noqa: E731
+        initial = lambda key: held.get(key) or [*begin, key]  # noqa: E731
     for batch in _batches(plan, loop, cut, tenant, until, after, only):
         try:
-            loop.run(*_arguments(plan, loop, batch, states, bad, initial, tenant), *([] if out is None else [out]))
+            if plan.model.key is not None:
+                _run_keyed(plan, loop, batch, states, bad, initial, tenant, out)
+            else:
+                _run_streams(plan, loop, batch, states, bad, initial, tenant, out)
         except Abandoned:
             raise
         except Exception as why:  # a key that raises: there is no key to mark
@@ -560,18 +567,64 @@ def run_loop(
     return states, bad
 
 
-def _arguments(
-    plan: Plan, loop: Loop, batch: Batch, states: dict[Any, list[Any]], bad: set[Any], initial: Any, tenant: Tenant
-) -> Sequence[Any]:
-    codes, rows = payload(batch, plan.kinds, loop.codes, loop.leaves)
+def _run_keyed(
+    plan: Plan, loop: Loop, batch: Batch, states: dict[Any, list[Any]], bad: set[Any], initial: Callable[[Any], list[Any]],
+    tenant: Tenant, out: list[Any] | None,
+) -> None:  # fmt: skip
+    codes, values = payload(batch, plan.kinds, loop.codes, loop.leaves)
     envelope = batch.envelope
-    columns: list[Any] = [codes, rows, envelope.version, envelope.position, *meta_columns(batch, loop.metas)]
-    if plan.model.key is not None:
-        return zip(*columns, envelope.tenant, strict=True), states, bad, initial, tenant is ALL
-    keys = envelope.stream
-    if tenant is ALL:
-        keys = list(zip(envelope.tenant, keys, strict=True))
-    return zip(keys, *columns, strict=True), states, bad, initial
+    rows = zip(codes.tolist(), envelope.position, *meta_columns(batch, loop.metas), envelope.tenant, strict=True)
+    loop.run(rows, values, states, bad, initial, tenant is ALL, *([] if out is None else [out]))
+
+
+def _run_streams(
+    plan: Plan, loop: Loop, batch: Batch, states: dict[Any, list[Any]], bad: set[Any], initial: Callable[[Any], list[Any]],
+    tenant: Tenant, out: list[Any] | None,
+) -> None:  # fmt: skip
+    """The states of a batch's streams are looked up once each, and told where they are now."""
+    codes, values = payload(batch, plan.kinds, loop.codes, loop.leaves)
+    keys, numbers = _streams_of(batch, tenant)
+    current = []
+    for key in keys:
+        state = states.get(key)
+        if state is None:
+            state = states[key] = initial(key)
+        current.append(state)
+    metas = meta_columns(batch, loop.metas)
+    if out is not None:
+        envelope = batch.envelope
+        found = map(current.__getitem__, numbers.tolist())
+        loop.run(zip(found, codes.tolist(), envelope.version, envelope.position, *metas, strict=True), values, bad, out)
+        return
+    working = np.flatnonzero(np.isin(codes, list(loop.working)))
+    if len(working) < len(codes):
+        metas = [[column[at] for at in working.tolist()] for column in metas]
+        codes = codes[working]
+        rows = zip(map(current.__getitem__, numbers[working].tolist()), codes.tolist(), *metas, strict=True)
+    else:
+        rows = zip(map(current.__getitem__, numbers.tolist()), codes.tolist(), *metas, strict=True)
+    loop.run(rows, values, bad)
+    last = np.zeros(len(keys), np.int64)
+    last[numbers] = np.arange(len(numbers))  # of several rows the last counts
+    ends = [batch.envelope_table.column(name).to_numpy()[last].tolist() for name in ("version", "position")]
+    size = len(loop.initial)
+    for state, version, position in zip(current, *ends, strict=True):
+        state[size] = version
+        state[size + 1] = position
+
+
+def _streams_of(batch: Batch, tenant: Tenant) -> tuple[list[Any], np.ndarray[Any, Any]]:
+    """The streams of a batch, as keys, and the number of each row's."""
+    table = batch.envelope_table
+    names = table.column("stream").combine_chunks().dictionary_encode()
+    keys, numbers = names.dictionary.to_pylist(), names.indices.to_numpy()
+    if tenant is not ALL:
+        return keys, numbers
+    tenants = table.column("tenant").combine_chunks().dictionary_encode()
+    together = tenants.indices.to_numpy().astype(np.int64) * len(keys) + numbers
+    pairs, numbers = np.unique(together, return_inverse=True)
+    of = tenants.dictionary.to_pylist()
+    return [(of[pair // len(keys)], keys[pair % len(keys)]) for pair in pairs.tolist()], numbers
 
 
 def _batches(
@@ -630,5 +683,5 @@ def _base_states(plan: Plan, find: Find, tenant: Tenant, keys: Collection[Any]) 
     found = {}
     for i, key in enumerate(own):
         state = [leaf for column in columns for leaf in column[i]]
-        found[key] = [*state, ends[0][i], ends[1][i]]
+        found[key] = [*state, ends[0][i], ends[1][i], key]
     return found

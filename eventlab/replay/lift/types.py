@@ -275,7 +275,7 @@ def stored_to_lowered(value: Any, to: Type) -> Any:
     if value is None or to.item is None:
         return value
     item = to.item
-    deep = item.item is not None or item.name == "rec"
+    deep = item.item is not None
     if to.name == "map":
         return {k: stored_to_lowered(v, item) for k, v in value.items()} if deep else value
     made = (stored_to_lowered(v, item) for v in value) if deep else value
