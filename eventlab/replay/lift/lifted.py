@@ -43,12 +43,17 @@ _RESET: Final = {"SEGSUM": "add", "SEGMAX": "max", "SEGMIN": "min", "SEGLIST": "
 
 @dataclass(frozen=True)
 class Query:
-    """A lifted fold as SQL: its text, and whether a column `_bad` says which keys a guard caught."""
+    """A lifted fold as SQL: its text, and whether a column `_bad` says which keys a guard caught.
+
+    With `ordered` a column `_disorder` says where the rows were in another order than the windows take for granted; with
+    `counted` the versions of the answer do.
+    """
 
     sql: str
     keys: tuple[str, ...]
     bad: bool
     ordered: bool
+    counted: bool = False
 
 
 def liftable(analysis: Analysis, fields: Classified) -> dict[str, NotHere]:
@@ -199,7 +204,9 @@ class Lifting:
             if self.scan.texts[event_name].guards(event.key_effects):
                 raise NotHere(f"the key of {event_name} may raise, or is not exact, on this log", event.key_effects[0].line)
         leaves = sorted(self.fields.leaves.values(), key=lambda leaf: (leaf.level or 0, leaf.path))
-        more, source = self.windows([leaf.path for leaf in leaves], keys)
+        # Where every version is there, the versions say where a stream begins, and afterwards whether the order was right.
+        counted = not settled and self.whole_streams and self.model.category is not None
+        more, source = self.windows([leaf.path for leaf in leaves], keys, counted=counted)
         for event_name, event in self.events.items():
             self.guards[event_name] = self.scan.texts[event_name].guards(event.effects, skip) + self.guards.get(event_name, [])
         if settled and self.whole_streams and self.model.category is not None and only is not None:
@@ -224,10 +231,11 @@ class Lifting:
             columns += ["m_recorded_at AS _recorded_at", "type AS _type"]
         caught = [f"(type = {quoted(e)} AND ({' OR '.join(g)}))" for e, g in self.guards.items() if g]
         columns.append(f"coalesce({' OR '.join(caught) or 'false'}, false) AS _bad")
-        columns.append("coalesce(NOT _first AND position <= _before, false) AS _disorder")
+        if not counted:
+            columns.append("coalesce(NOT _first AND position <= _before, false) AS _disorder")
         order = ", ".join([*(f"{k} NULLS LAST" for k in keys), f"{source}.position"])
         listed = ",\n  ".join([*keys, *columns])
-        sorted_by = "" if self.part else f"\nORDER BY {order}"
+        sorted_by = "" if self.part or counted else f"\nORDER BY {order}"
         if settled:
             shown = [leaf.path for leaf in leaves if only is None or self.analysis.leaves[leaf.path].field in only]
             ctes += more
@@ -235,7 +243,7 @@ class Lifting:
             sorted_by = sorted_by.replace(f"{source}.position", "_position")
             return Query(f"WITH {', '.join(ctes)}\n{select}{sorted_by}", tuple(keys), True, True)
         sql = f"WITH {', '.join([*ctes, *more])}\nSELECT\n  {listed}\nFROM {source}{sorted_by}"
-        return Query(sql, tuple(keys), True, True)
+        return Query(sql, tuple(keys), True, not counted, counted)
 
     def _settled(self, rows: str, keys: Sequence[str], paths: Sequence[str], ctes: list[str]) -> str:
         """Of every version those with which an interval begins, and when it ends.
@@ -371,20 +379,22 @@ class Lifting:
 
     # -- strata
 
-    def windows(self, strata: Sequence[str], keys: Sequence[str]) -> tuple[list[str], str]:
+    def windows(self, strata: Sequence[str], keys: Sequence[str], *, counted: bool = False) -> tuple[list[str], str]:
         """Steps that add, row by row, the value that each of these leaves has before the event.
 
-        The rows are in the order of key and position; a window over all of them streams, where one by key does not.
+        The rows are in the order of key and position; a window over all of them streams, where one by key does not. With
+        `counted` those of a key have the versions 1, 2, 3, …
         """
         order = ", ".join([*keys, "position"])
         # No stream is NULL, and so the first row differs from what is before it; the keys of projections may be.
         differs = " OR ".join(f"{k} IS DISTINCT FROM lag({k}) OVER ()" for k in keys)
         if self.model.category is None:
             differs = f"row_number() OVER () = 1 OR {differs}"
+        begins = "version = 1 AS _first" if counted else f"{differs} AS _first, lag(position) OVER () AS _before"
         ctes = [
             # Files sorted by stream are read in their order; whether they were is looked at in the end.
             f"o AS (SELECT * FROM e{'' if self.scan.by_stream else f' ORDER BY {order}'})",
-            f"f AS (SELECT *, {differs} AS _first, lag(position) OVER () AS _before FROM o)",
+            f"f AS (SELECT *, {begins} FROM o)",
         ]
         source = "f"
         for number, path in enumerate(strata):
@@ -393,12 +403,24 @@ class Lifting:
                 made = f"w{number}_{i}"
                 ctes.append(f"{made} AS (SELECT *, {step} FROM {source})")
                 source = made
-            for text in self.scan.texts.values():
+            for event_name, text in self.scan.texts.items():
                 names: dict[tuple[str, str], str] = text.names  # type: ignore[assignment]
                 limits: dict[tuple[str, str], Any] = text.limits  # type: ignore[assignment]
-                names["state", path] = f"pre{number}"
+                names["state", path] = self._before(path, number, event_name)
                 limits["state", path] = self.reach[path]
         return ctes, source
+
+    def _before(self, path: str, number: int, event_name: str) -> str:
+        """The value that a leaf has before an event of a type: that after it, where such an event does nothing to it, or only
+        adds; else that after the row before, by one window more.
+        """
+        forms = {case.form for case in self.fields.leaves[path].cases if case.event == event_name}
+        if not forms:
+            return self.posts[path]
+        kind = KINDS[frozenset(c.form for c in self.fields.leaves[path].cases if c.event in self.scan.texts)]
+        if kind in ("SUM", "SEGSUM") and forms == {"add"}:
+            return f"(post{number} - add{number})"
+        return f"pre{number}"
 
     def _running(self, path: str, number: int, keys: Sequence[str]) -> list[str]:
         """Window expressions, one step after the other, the last of which is the value before the event."""

@@ -12,10 +12,10 @@ import contextlib
 import os
 import queue
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import duckdb
 import numpy as np
@@ -216,6 +216,17 @@ def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
+def begins_of(table: pa.Table, keys: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Where a row has another key than the row before it."""
+    found = np.zeros(len(table), bool)
+    found[:1] = True
+    for name in keys:
+        column = _whole(table.column(name))
+        differs = pc.not_equal(column.slice(1), column.slice(0, max(0, len(table) - 1)))
+        found[1:] |= differs.to_numpy(zero_copy_only=False)
+    return found
+
+
 def versions_together(model: Model, tables: list[pa.Table], tenant: Tenant) -> pa.Table:
     """The rows of several parts in the order of key and position, where those of a key follow on one another in theirs.
 
@@ -225,17 +236,14 @@ def versions_together(model: Model, tables: list[pa.Table], tenant: Tenant) -> p
     names, size = key_names(model, tenant), table.rows
     if size == 0:
         return table.taken(pa.array([], pa.int64()))
-    differs = np.zeros(size, bool)
-    differs[0] = True
-    for name in names:
-        column = table.whole(name)
-        differs[1:] |= pc.not_equal(column.slice(1), column.slice(0, size - 1)).to_numpy(zero_copy_only=False)
-    starts = np.flatnonzero(differs)
+    starts = np.flatnonzero(begins_of(pa.table([table.whole(name) for name in names], names=list(names)), names))
     keys = pa.table([table.whole(name).take(pa.array(starts)) for name in names], names=list(names))
     if len(names) == 1:
         order = pl.Series(pl.from_arrow(keys.column(0))).arg_sort().to_numpy()
     else:
         order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in names]).to_numpy()
+    if np.array_equal(order, np.arange(len(order))):
+        return table.all()
     counts = np.diff(np.append(starts, size))[order]
     begin = np.cumsum(counts) - counts
     rows = np.arange(size) + np.repeat(starts[order] - begin, counts)
@@ -255,6 +263,10 @@ class _Columns:
         """A column in one piece, of which much is taken five times as fast."""
         self.columns[name] = whole = _whole(self.columns[name])
         return whole
+
+    def all(self) -> pa.Table:
+        """The rows as they are."""
+        return pa.table([_whole(column) for column in self.columns.values()], schema=self.schema)
 
     def taken(self, order: pa.Array) -> pa.Table:
         """The rows in an order, column by column on every core; a column is let go when it was taken."""

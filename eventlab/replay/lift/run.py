@@ -21,7 +21,7 @@ from eventlab.replay.lift.columns import dressed, field_array, meta_columns, pay
 from eventlab.replay.lift.lifted import Lifting, Query, connect, table_of_query
 from eventlab.replay.lift.loop import Loop
 from eventlab.replay.lift.partial import Halves
-from eventlab.replay.lift.parts import Finished, in_parts, together, versions_together
+from eventlab.replay.lift.parts import Finished, begins_of, in_parts, together, versions_together
 from eventlab.replay.lift.plan import Plan, plan_of
 from eventlab.replay.lift.scan import Part, Scan, refuse_broken, scan_of
 from eventlab.replay.lift.source import Refused
@@ -221,6 +221,15 @@ def _with_row_versions(model: Model, table: pa.Table, cut: Cut, tenant: Tenant, 
     return _by_key_and_position(model, table, tenant)
 
 
+def counted(table: pa.Table, keys: Sequence[str]) -> bool:
+    """Whether the rows of each key are together, with the versions 1, 2, 3, …"""
+    if not len(table):
+        return True
+    versions = table.column("_version").to_numpy()
+    begins = begins_of(table, keys)
+    return bool(np.array_equal(begins, versions == 1) and (begins[1:] | (np.diff(versions) == 1)).all())
+
+
 class _Disordered(Exception):
     """The rows of a key did not come in the order of their positions: windows over them say nothing."""
 
@@ -300,6 +309,8 @@ def _asked(
 
     def take(found: pa.Table, query: Query, part: Part | None) -> pa.Table:
         if query.ordered and pc.any(found.column("_disorder")).as_py():
+            raise _Disordered
+        if query.counted and not counted(found, query.keys):
             raise _Disordered
         if query.bad and pc.any(found.column("_bad")).as_py():
             caught = _keys_of(model, found.filter(found.column("_bad")), query.keys, tenant)
