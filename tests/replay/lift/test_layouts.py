@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +18,7 @@ from replay.lift import gallery
 from replay.lift.hostile import agree, answer, logs, shown, written
 
 import eventlab as el
-from eventlab.errors import EventlabError
+from eventlab.errors import EventlabError, NotLiftable
 from eventlab.model.models import model_of
 from eventlab.replay.lift import fold_table, fold_versions, plan_of
 from eventlab.store.base import ALL
@@ -233,3 +236,39 @@ def test_the_tenants_of_a_part_are_apart(tmp_path: Path, buckets: Callable[[int]
         assert len(agree(of, cut, "zeta", cut.head, ("lifted",))) == 9
         agree(of, cut, ALL, 75, ("lifted",))
         agree(of, cut, ALL, cut.head, ("lifted",), fold=fold_versions)
+
+
+@pytest.mark.parametrize("fold", [fold_table, fold_versions], ids=lambda fold: fold.__name__)
+def test_rows_in_another_order_than_the_windows_take_for_granted_are_not_believed(
+    fold: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eventlab.replay.lift import run
+
+    def sorted_by_nobody(*given: Any, **named: Any) -> Any:
+        return replace(scan_of(*given, **named), by_stream=True)
+
+    of, scan_of = model_of(gallery.WatchedAccount), run.scan_of
+    with el.open(tmp_path / "log", maintain=False) as lab:
+        for stream in ("watched-1", "watched-2", "watched-1"):
+            lab.append(stream, [gallery.Deposited(el.money(30)), gallery.Withdrawn(el.money("1.50"), "rent")])
+        lab.seal()
+        cut = lab.store.cut()
+        right = fold(of, cut, "default", cut.head, engine="rows")
+        assert fold(of, cut, "default", cut.head, engine="lifted").equals(right)
+        monkeypatch.setattr(run, "scan_of", sorted_by_nobody)
+        monkeypatch.setattr(run, "_SMALL", 0)
+        with pytest.raises(NotLiftable, match="did not come in the order of their positions"):
+            fold(of, cut, "default", cut.head, engine="lifted")
+        assert fold(of, cut, "default", cut.head).equals(right)
+
+
+VERSIONS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.integers(1, 4)), max_size=7)
+
+
+@given(VERSIONS)
+def test_versions_are_counted_where_each_run_of_a_key_has_them_from_one_on(rows: list[tuple[str, str, int]]) -> None:
+    from eventlab.replay.lift.run import counted
+
+    table = pa.table({name: [row[at] for row in rows] for at, name in enumerate(("_tenant", "_stream", "_version"))})
+    groups = [[row[2] for row in group] for _, group in itertools.groupby(rows, key=lambda row: row[:2])]
+    assert counted(table, ("_tenant", "_stream")) == all(found == list(range(1, len(found) + 1)) for found in groups)
