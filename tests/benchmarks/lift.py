@@ -25,7 +25,7 @@ from rich.table import Table
 
 import eventlab as el
 from eventlab.model.models import model_of
-from eventlab.replay.lift import fold_table
+from eventlab.replay.lift import fold_table, fold_versions
 
 OrderEvent = OrderOpened | ItemAdded | OrderPlaced | OrderShipped | OrderCancelled
 
@@ -126,6 +126,29 @@ BY_HAND = {
 }
 
 
+#: The state after every event, by running windows over each stream.
+EVERY_BY_HAND = {
+    Order: """SELECT substr(stream, 7) AS _id,
+        coalesce(last_value(CASE type WHEN 'OrderPlaced' THEN 'placed' WHEN 'OrderShipped' THEN 'shipped'
+          WHEN 'OrderCancelled' THEN 'cancelled' END IGNORE NULLS) OVER w, 'draft') AS status,
+        coalesce(sum(CASE WHEN type = 'ItemAdded' THEN "quantity:i64" * "unit_price:d18_2" END) OVER w, 0)::DECIMAL(18, 2)
+          AS total,
+        count(*) FILTER (WHERE type = 'ItemAdded') OVER w AS lines, version AS _version, position AS _position
+      FROM {rows} WINDOW w AS (PARTITION BY stream ORDER BY version ROWS UNBOUNDED PRECEDING) ORDER BY 1, version""",
+    PeakOrder: """WITH s AS (SELECT *, CASE WHEN type = 'ItemAdded' THEN "quantity:i64" * "unit_price:d18_2" ELSE 0 END AS x,
+        count(*) FILTER (WHERE type = 'OrderCancelled') OVER w AS season,
+        coalesce(last_value(CASE type WHEN 'OrderPlaced' THEN 'placed' WHEN 'OrderCancelled' THEN 'cancelled' END IGNORE NULLS)
+          OVER w, 'draft') AS status
+        FROM {rows} WINDOW w AS (PARTITION BY stream ORDER BY version ROWS UNBOUNDED PRECEDING)),
+      t AS (SELECT *, sum(x) OVER (PARTITION BY stream, season ORDER BY version ROWS UNBOUNDED PRECEDING) AS total FROM s)
+      SELECT substr(stream, 7) AS _id, status, total::DECIMAL(18, 2) AS total,
+        greatest(max(total) OVER w, 0)::DECIMAL(18, 2) AS peak,
+        count(*) FILTER (WHERE type = 'ItemAdded' AND status <> 'draft') OVER w AS late_lines,
+        version AS _version, position AS _position
+      FROM t WINDOW w AS (PARTITION BY stream ORDER BY version ROWS UNBOUNDED PRECEDING) ORDER BY 1, version""",
+}
+
+
 @dataclass(frozen=True)
 class Measured:
     """Events a second of one engine, and what it gave."""
@@ -185,6 +208,40 @@ def main() -> None:
         for cls in (Order, ResetOrder, PeakOrder, SkuSales):
             table.add_row(*compared(cls, cut, short, scan, str(plain), given))
         console.print(table)
+        table = Table(title="the state after every event, M events/s (× the row fold)")
+        for heading in ("fold", "rows", "loop", "lifted", "by hand", "lifted / by hand"):
+            table.add_column(heading, justify="left" if heading == "fold" else "right")
+        for cls in (Order, PeakOrder):
+            table.add_row(*every(cls, cut, short, scan, given))
+        console.print(table)
+
+
+def every(cls: type[Any], cut: Any, short: Any, scan: str, given: argparse.Namespace) -> list[str]:
+    """One line of the table of every version."""
+    model = model_of(cls)
+    right = fold_versions(model, short, "default", short.head, engine="rows")
+    meant = timed(lambda: fold_versions(model, short, "default", short.head, engine="rows"), short.head, given.turns)
+    shown = [cls.__name__, f"{meant.rate / 1e6:.2f}"]
+    for engine in ("loop", "lifted"):
+        found = fold_versions(model, short, "default", short.head, engine=engine)
+        assert found.equals(right), f"{cls.__name__}: {engine} is not the row fold"
+    # The loop keeps a state an event: what it takes is measured where the row fold is.
+    looped = timed(lambda: fold_versions(model, short, "default", short.head, engine="loop"), short.head, given.turns)
+    shown.append(f"{looped.rate / 1e6:.2f} ({looped.rate / meant.rate:.0f}×)")
+    hand = EVERY_BY_HAND[cls].format(rows=scan)
+    whole = fold_versions(model, cut, "default", cut.head, engine="lifted")
+    by_hand = sql(hand, given.threads).cast(whole.schema)
+    assert by_hand.equals(whole), f"{cls.__name__}: the SQL written by hand is not the fold"
+    del by_hand, whole
+    turns: dict[str, float] = {}
+    for _ in range(given.turns):
+        for name, work in {
+            "lifted": lambda: fold_versions(model, cut, "default", cut.head, engine="lifted"),
+            "by hand": lambda: sql(hand, given.threads),
+        }.items():
+            turns[name] = max(turns.get(name, 0), timed(work, cut.head, 1).rate)
+    lifted, own = turns["lifted"], turns["by hand"]
+    return [*shown, f"{lifted / 1e6:.2f} ({lifted / meant.rate:.0f}×)", f"{own / 1e6:.2f}", f"{lifted / own:.2f}"]
 
 
 def compared(cls: type[Any], cut: Any, short: Any, scan: str, plain: str, given: argparse.Namespace) -> list[str]:

@@ -11,16 +11,18 @@ import builtins
 import dataclasses
 import datetime as dt
 import enum
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from eventlab.model.types import money
 from eventlab.replay.lift.ir import Builder, Node
 from eventlab.replay.lift.making import Making
+from eventlab.replay.lift.operations import DAY_US, HOUR_US
 from eventlab.replay.lift.source import Refused, text_of
 from eventlab.replay.lift.types import BOOL, DATE, FLOAT, INT, NONE, STR, TS, UUID, WALL, Type, dec, zone_of
 from eventlab.replay.lift.values import Bound, Each, Items, Known, MetaSym, Method, Rec, Seq, Super, Sym, plain_dataclass
@@ -43,6 +45,20 @@ _BINARY: Final = {
 }  # fmt: skip
 _ORDER: Final = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _COUNTED: Final = ("hour", "minute", "second")
+#: What a moment is rounded down to, where these parts are set to 0.
+_FLOORS: Final = {
+    frozenset(("microsecond", "second", "minute", "hour")[: at + 1]): unit
+    for at, unit in enumerate((1_000_000, 60_000_000, HOUR_US, DAY_US))
+}
+_ZEROS: Final = re.compile(r"0(\d{1,3})d?")
+
+
+class IsoDay(NamedTuple):
+    """What `isocalendar` gives."""
+
+    year: int
+    week: int
+    weekday: int
 
 
 @dataclass(frozen=True)
@@ -823,11 +839,21 @@ class Execution(Making):
                 text = self.const(part.value)
             else:
                 assert isinstance(part, ast.FormattedValue)
-                if part.format_spec is not None or part.conversion not in (-1, 115):
-                    raise self.refused("a format specification is not lifted")
-                text = self.text(self.ev(part.value, scope))
+                value = self.ev(part.value, scope)
+                text = self.text(value) if part.format_spec is None else self._padded(value, part.format_spec)
+                if part.conversion not in ((-1, 115) if part.format_spec is None else (-1,)):
+                    raise self.refused("!r and !a are not lifted, nor a conversion with a format specification")
             whole = text if whole.fixed and whole.value == "" else self.op("str.cat", whole, text, type=STR)
         return whole
+
+    def _padded(self, value: Sym, how: ast.expr) -> Node:
+        """An integer with zeros in front; no other specification."""
+        parts = how.values if isinstance(how, ast.JoinedStr) else []
+        found = _ZEROS.fullmatch(str(parts[0].value)) if len(parts) == 1 and isinstance(parts[0], ast.Constant) else None
+        node = self.node(value)
+        if found is None or node.type.name != "int" or node.type.opt:
+            raise self.refused("a format specification is lifted for whole numbers with zeros in front: {n:02d}")
+        return self.op("int.padded", node, type=STR, value=int(found[1]))
 
     def text(self, value: Sym) -> Node:
         """`str(value)`."""
@@ -1226,6 +1252,20 @@ class Execution(Making):
         if name is None or me.type.name != "ts":
             raise self.refused("astimezone takes a ZoneInfo constant here")
         return self.op("ts.wall", me, type=WALL, value=name)
+
+    def _ts_replace(self, me: Node, a: list[Sym], k: dict[str, Sym]) -> Node:
+        unit = _FLOORS.get(frozenset(k))
+        if a or unit is None or me.type.name != "ts" or not all(isinstance(v, Known) and v.value == 0 for v in k.values()):
+            raise self.refused("datetime.replace is lifted where the last parts, up to the microsecond, are set to 0")
+        return self.op("ts.floor", me, type=me.type, value=unit)
+
+    def _ts_isocalendar(self, me: Node, a: list[Sym], k: dict[str, Sym]) -> Rec:
+        return self._date_isocalendar(self.op("ts.date", me, type=DATE), a, k)
+
+    def _date_isocalendar(self, me: Node, a: list[Sym], k: dict[str, Sym]) -> Rec:
+        weekday = self.binary("+", self.op("date.weekday", me, type=INT), self.const(1))
+        parts = {"year": self.op("date.iso_year", me, type=INT), "week": self.op("date.iso_week", me, type=INT)}
+        return Rec(IsoDay, {**parts, "weekday": weekday})
 
     def _dur_total_seconds(self, me: Node, a: list[Sym], k: dict[str, Sym]) -> Node:
         return self.op("dur.seconds", me, type=FLOAT)

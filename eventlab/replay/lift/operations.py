@@ -180,6 +180,10 @@ def _zoned(a: Any) -> Bounds:
     return None if a is None else (a[0] - DAY_US, a[1] + DAY_US)
 
 
+def _floored(a: Any) -> Bounds:
+    return None if a is None else (a[0] - DAY_US, a[1])
+
+
 def _constant(low: int, high: int) -> Callable[..., Bounds]:
     return lambda *_: (low, high)
 
@@ -214,6 +218,16 @@ def _floor_by(us: int, sql_of: str = "{0}") -> str:
 
 def _rest_by(us: int) -> str:
     return f"((({{0}}) % {us} + {us}) % {us})"
+
+
+def _padded_sql() -> str:
+    """An integer with zeros in front, up to `{v}` characters with its sign."""
+    digits = "(abs(({0})::HUGEINT))::VARCHAR"
+    sign = "CASE WHEN {0} < 0 THEN 1 ELSE 0 END"
+    return (
+        f"(CASE WHEN {{0}} < 0 THEN '-' ELSE '' END || "
+        f"lpad({digits}, greatest({{v}} - ({sign}), length({digits}))::INTEGER, '0'))"
+    )
 
 
 def _rows() -> Sequence[Operation]:
@@ -298,6 +312,7 @@ def _rows() -> Sequence[Operation]:
     row("str.tail", "str", "str", lambda a: a[3:], "{0}[{v}:]", "substr({0}, {v} + 1)", values=(3,))
     row("str.split", "str", "str", lambda a: a.split("-")[0], "{0}.split({v!r})[0]", "split_part({0}, {v!s}, 1)", values=("-",))
     row("int.str", "int", "str", str, "str({0})", "({0})::VARCHAR")
+    row("int.padded", "int", "str", lambda a: f"{a:03d}", "'%0*d' % ({v}, {0})", _padded_sql(), values=(3,))
     row("bool.str", "bool", "str", str, "str({0})", "CASE WHEN {0} THEN 'True' ELSE 'False' END")
     row("date.str", "date", "str", str, "day({0}).isoformat()", f"strftime({_DATE}, '%Y-%m-%d')",
         guards=(When("{0} < -354285", "{0} < -354285", "a year before 1000 is written otherwise"),))  # fmt: skip
@@ -309,6 +324,8 @@ def _rows() -> Sequence[Operation]:
     for part, unit, of in (("hour", HOUR_US, 24), ("minute", 60_000_000, 60), ("second", 1_000_000, 60)):
         row(f"ts.{part}", "ts", "int", lambda a, part=part: getattr(a, part), f"({{0}} // {unit} % {of})",
             f"({_rest_by(unit * of)} // {unit})", bounds=_constant(0, of))  # fmt: skip
+    row("ts.floor", "ts", "ts", lambda a: a.replace(minute=0, second=0, microsecond=0), "({0} - {0} % {v})",
+        "({0} - (({0}) % {v} + {v}) % {v})", values=(HOUR_US,), bounds=_floored)  # fmt: skip
     row("ts.wall", "ts", "wall", lambda a: a.astimezone(ZoneInfo("Europe/Berlin")), "wall({0}, {v!r})",
         "epoch_us(make_timestamptz(({0})::BIGINT) AT TIME ZONE {v!s})", values=("Europe/Berlin",), bounds=_zoned,
         guards=(When("not -8299411200000000 <= {0} <= 11676096000000000",
@@ -317,13 +334,17 @@ def _rows() -> Sequence[Operation]:
     row("date.diff", "date date", "dur", lambda a, b: a - b, "(({0} - {1}) * DAY_US)", f"(({{0}} - {{1}}) * {DAY_US})",
         bounds=_constant(-(DATE_MAX - DATE_MIN) * DAY_US, (DATE_MAX - DATE_MIN) * DAY_US))  # fmt: skip
     row("date.add", "date dur", "date", lambda a, b: a + b, "({0} + {1} // DAY_US)", f"({{0}} + {_floor_by(DAY_US, '{1}')})",
-        within=DATE_LIMITS, bounds=_add)  # fmt: skip
+        within=DATE_LIMITS, bounds=lambda a, b: _add(a, _days(b)))  # fmt: skip
     row("date.sub", "date dur", "date", lambda a, b: a - b, "({0} - {1} // DAY_US)", f"({{0}} - {_floor_by(DAY_US, '{1}')})",
-        within=DATE_LIMITS, bounds=_sub)  # fmt: skip
+        within=DATE_LIMITS, bounds=lambda a, b: _sub(a, _days(b)))  # fmt: skip
     for part in ("year", "month", "day"):
         row(f"date.{part}", "date", "int", lambda a, part=part: getattr(a, part), f"day({{0}}).{part}", f"{part}({_DATE})",
             bounds=_constant(1, 9999))  # fmt: skip
     row("date.weekday", "date", "int", dt.date.weekday, "(({0} + 3) % 7)", "((({0} + 3) % 7 + 7) % 7)", bounds=_constant(0, 6))
+    row("date.iso_year", "date", "int", lambda a: a.isocalendar().year, "day({0}).isocalendar()[0]", f"isoyear({_DATE})",
+        bounds=_constant(1, 9999))  # fmt: skip
+    row("date.iso_week", "date", "int", lambda a: a.isocalendar().week, "day({0}).isocalendar()[1]", f"weekofyear({_DATE})",
+        bounds=_constant(1, 53))  # fmt: skip
     row("date.month_start", "date", "date", lambda a: a.replace(day=1), "({0} - day({0}).day + 1)",
         f"({{0}} - day({_DATE}) + 1)", bounds=_constant(*DATE_LIMITS))  # fmt: skip
     row("date.strftime", "date", "str", lambda a: a.strftime("%Y-%m"), "written({0}, {v!r})",
