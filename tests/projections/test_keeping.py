@@ -620,6 +620,25 @@ def test_what_a_rebuild_kept_for_another_position_is_not_taken_up(
         assert pl.DataFrame(pl.from_arrow(base.table())).equals(lab.table(model, engine="rows"))
 
 
+def test_forty_subscriptions_miss_and_repeat_nothing_while_four_processes_write() -> None:
+    program = Path(__file__).parent / "followers.py"
+    done = subprocess.run(
+        [sys.executable, program, "--runs", "40", "--seed", "3"], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "40 runs" in done.stdout
+    assert "0 problems" in done.stdout
+
+
+@pytest.mark.campaign
+def test_three_thousand_subscriptions_miss_and_repeat_nothing_while_four_processes_write() -> None:
+    program = Path(__file__).parent / "followers.py"
+    done = subprocess.run(
+        [sys.executable, program, "--runs", "3000", "--seed", "5"], capture_output=True, text=True, timeout=1500, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_read_models_are_whole_after_thirty_kills() -> None:
     program = Path(__file__).parent / "campaign.py"
     done = subprocess.run(
