@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from eventlab.errors import Outrun, Unsupported
 from eventlab.model.models import Model
 from eventlab.projections.unfinished import Unfinished
+from eventlab.projections.without_code import keep_query
 from eventlab.replay.lift import fold_table, lifts, plan_of
 from eventlab.replay.parking import Parking, failure, key_text, parked_table
 from eventlab.replay.rows import batches_of, events_of
@@ -171,6 +172,7 @@ def rebuild(model: Model, store: Store, tenant: Tenant, advance: Advance | None 
             # The old base was moved on meanwhile: go past it.
             made = _onward(model, store.cut(), tenant, made, parking)
     unfinished.end()
+    keep_query(model, store, tenant, saved, cut, anew=True)
     if saved.position < store.cut().head and until < cut.head:
         catch_up(model, store, tenant)
         saved = base_of(model, store, tenant) or saved
@@ -186,6 +188,7 @@ def catch_up(model: Model, store: Store, tenant: Tenant, advance: Advance | None
         if base is None:
             return rebuild(model, store, tenant, advance)
         if base.position == cut.head:
+            keep_query(model, store, tenant, base, cut)
             return _rebuilt(base, 0, started)
         parking = Parking(model, tenant, base.parked)
         touched = fold_table(
@@ -198,6 +201,7 @@ def catch_up(model: Model, store: Store, tenant: Tenant, advance: Advance | None
         except Outrun:
             continue
         _tell(advance, cut.head - base.position)
+        keep_query(model, store, tenant, saved, cut)
         return _rebuilt(saved, count_events(model, cut, tenant, base.position), started)
 
 

@@ -83,8 +83,11 @@ def _copy_catalog(store: DiskStore, to: Path) -> None:
     with contextlib.closing(sqlite3.connect(to, isolation_level=None)) as copy:
         store.copy_catalog(copy)
         copy.execute("DELETE FROM segment WHERE state != 'live'")
-        for table in ("read_model", "inline_row", "snapshot", "reader", "lease"):
-            copy.execute(f"DELETE FROM {table}")
+        # A store that was made before there were stored queries has no table of them.
+        there = {name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for table in ("read_model", "read_model_query", "inline_row", "snapshot", "reader", "lease"):
+            if table in there:
+                copy.execute(f"DELETE FROM {table}")
         copy.execute("PRAGMA journal_mode=DELETE")
     with to.open("rb") as file:
         os.fsync(file.fileno())

@@ -63,6 +63,8 @@ CREATE TABLE import_chunk(tenant INTEGER NOT NULL, source TEXT NOT NULL, chunk I
 CREATE TABLE read_model(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, state TEXT NOT NULL,
   position INTEGER NOT NULL, rows INTEGER NOT NULL, keys TEXT NOT NULL, parts BLOB NOT NULL, parked BLOB NOT NULL,
   checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint)) STRICT, WITHOUT ROWID;
+CREATE TABLE read_model_query(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, query TEXT NOT NULL,
+  checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint)) STRICT, WITHOUT ROWID;
 CREATE TABLE inline_row(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, key BLOB NOT NULL,
   row BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint, key)) STRICT, WITHOUT ROWID;
 CREATE TABLE lease(name TEXT PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL, said TEXT NOT NULL)

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from eventlab.errors import Behind, Damaged, EventlabError, Outrun, ReadOnly
 from eventlab.model.schema import Schema
 from eventlab.store.base import Row, checksum, pack, unpack
-from eventlab.store.catalog import Catalog
+from eventlab.store.catalog import Catalog, identity
 from eventlab.store.files import Disk, remove, write_durably
 
 State = Literal["accepted", "candidate", "previous"]
@@ -316,6 +316,14 @@ class ReadModels(Protocol):
         """Forget a base."""
         ...
 
+    def keep_query(self, base: ReadModelBase, query: str | None) -> None:
+        """Keep a text with a base by which a process without its code can read it, in the place of another; None for none."""
+        ...
+
+    def query(self, base: ReadModelBase) -> str | None:
+        """The text that was kept with a base."""
+        ...
+
     def bench(self, name: str, tenant: str, fingerprint: str) -> Path | None:
         """A folder for what is half done, which a collection clears away when nothing happens in it; None in memory."""
         ...
@@ -392,6 +400,7 @@ class MemoryReadModels:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._bases: dict[tuple[str, str, str], ReadModelBase] = {}
+        self._queries: dict[tuple[str, str, str], str] = {}
 
     def of(self, tenant: str, name: str | None = None) -> list[ReadModelBase]:
         """See `ReadModels`."""
@@ -422,6 +431,7 @@ class MemoryReadModels:
             kept, gone = _swapped(self.of(tenant, name), fingerprint, name)
             for base in gone:
                 del self._bases[tenant, name, base.fingerprint]
+                self._queries.pop(_place(base), None)
             self._bases.update({(tenant, name, base.fingerprint): base for base in kept})
             return self._bases[tenant, name, fingerprint]
 
@@ -429,6 +439,7 @@ class MemoryReadModels:
         """See `ReadModels`."""
         with self._lock:
             self._bases.pop((tenant, name, fingerprint), None)
+            self._queries.pop((tenant, name, fingerprint), None)
 
     def move(
         self, inline: Sequence[Inline], rows: Sequence[Row], schemas: Mapping[tuple[str, int], Schema],
@@ -447,6 +458,18 @@ class MemoryReadModels:
                 moved[place] = replace(made, state=base.state)
             self._bases.update(moved)
 
+    def keep_query(self, base: ReadModelBase, query: str | None) -> None:
+        """See `ReadModels`."""
+        with self._lock:
+            self._queries.pop(_place(base), None)
+            if query is not None:
+                self._queries[_place(base)] = query
+
+    def query(self, base: ReadModelBase) -> str | None:
+        """See `ReadModels`."""
+        with self._lock:
+            return self._queries.get(_place(base))
+
     def bench(self, name: str, tenant: str, fingerprint: str) -> Path | None:
         """See `ReadModels`."""
         return None
@@ -458,6 +481,10 @@ class MemoryReadModels:
 _SCHEMA: Final = "eventlab.schema"
 _COLUMNS: Final = "tenant, name, fingerprint, state, position, rows, keys, parts, parked"
 _INLINE: Final = "tenant, name, fingerprint, key, row"
+_PLACE: Final = "tenant = ? AND name = ? AND fingerprint = ?"
+_MAKE_QUERIES: Final = """CREATE TABLE read_model_query(tenant TEXT NOT NULL, name TEXT NOT NULL,
+  fingerprint TEXT NOT NULL, query TEXT NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint))
+  STRICT, WITHOUT ROWID"""
 
 
 class DiskReadModels:
@@ -573,6 +600,26 @@ class DiskReadModels:
                 connection.execute(put, (*row, checksum(*row)))
             self._put(connection, replace(base, position=last, rows=count, parked=parked))
 
+    def keep_query(self, base: ReadModelBase, query: str | None) -> None:
+        """See `ReadModels`."""
+        if self.query(base) == query:
+            return
+        with self._catalog.write() as connection:
+            if not has_queries(connection) and not _made_room(connection):
+                return
+            connection.execute(f"DELETE FROM read_model_query WHERE {_PLACE}", _place(base))
+            if query is not None:
+                row = (*_place(base), query)
+                connection.execute("INSERT INTO read_model_query VALUES(?, ?, ?, ?, ?)", (*row, checksum(*row)))
+
+    def query(self, base: ReadModelBase) -> str | None:
+        """See `ReadModels`. One that is not as it was written is none."""
+        with self._catalog.read() as connection:
+            if not has_queries(connection):
+                return None
+            row = connection.execute(f"SELECT query, checksum FROM read_model_query WHERE {_PLACE}", _place(base)).fetchone()
+        return row[0] if row is not None and checksum(*_place(base), row[0]) == row[1] else None
+
     def bench(self, name: str, tenant: str, fingerprint: str) -> Path | None:
         """See `ReadModels`."""
         if self._catalog.read_only:
@@ -640,9 +687,9 @@ class DiskReadModels:
 
     def _remove(self, connection: sqlite3.Connection, base: ReadModelBase) -> None:
         self._clear(connection, base)
-        connection.execute(
-            "DELETE FROM read_model WHERE tenant = ? AND name = ? AND fingerprint = ?", (base.tenant, base.name, base.fingerprint)
-        )
+        tables = ["read_model", *(["read_model_query"] if has_queries(connection) else [])]
+        for table in tables:
+            connection.execute(f"DELETE FROM {table} WHERE {_PLACE}", _place(base))
 
     # -- files
 
@@ -814,6 +861,24 @@ def _single_rows(table: pa.Table) -> list[pa.RecordBatch]:
 
 def _table_of(rows: Sequence[bytes], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches([pa.ipc.read_record_batch(row, schema) for row in rows], schema).combine_chunks()
+
+
+def has_queries(connection: sqlite3.Connection) -> bool:
+    """Whether a catalog has the table of stored queries: one that was made before there were any, has none."""
+    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'read_model_query'").fetchone())
+
+
+def _made_room(connection: sqlite3.Connection) -> bool:
+    """Give a catalog the table of stored queries; not one whose tables are not as they were made: `verify` says so of it."""
+    if connection.execute("SELECT checksum FROM log").fetchone()[0] != identity(connection):
+        return False
+    connection.execute(_MAKE_QUERIES)
+    connection.execute("UPDATE log SET checksum = ?", (identity(connection),))
+    return True
+
+
+def _place(base: ReadModelBase) -> tuple[str, str, str]:
+    return base.tenant, base.name, base.fingerprint
 
 
 def _paths(base: ReadModelBase) -> set[str]:

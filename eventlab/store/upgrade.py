@@ -44,6 +44,8 @@ _READ_MODEL: Final = """CREATE TABLE read_model(tenant TEXT NOT NULL, name TEXT 
   parked BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint)) STRICT, WITHOUT ROWID"""
 _MOVE_READ_MODELS: Final = """INSERT INTO read_model SELECT tenant, name, fingerprint, 'accepted', position, rows, '[]',
   packed(path, position, rows, bytes, digest), packed(), x'' FROM read_model_3"""
+_READ_MODEL_QUERY: Final = """CREATE TABLE read_model_query(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL,
+  query TEXT NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint)) STRICT, WITHOUT ROWID"""
 _INLINE_ROW: Final = """CREATE TABLE inline_row(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL,
   key BLOB NOT NULL, row BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint, key))
   STRICT, WITHOUT ROWID"""
@@ -84,6 +86,7 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
         _MOVE_READ_MODELS,
         "UPDATE read_model SET checksum = checksum(tenant, name, fingerprint, state, position, rows, keys, parts, parked)",
         "DROP TABLE read_model_3",
+        _READ_MODEL_QUERY,
         _INLINE_ROW,
         _LEASE,
         _CHECKPOINT,

@@ -37,6 +37,7 @@ from eventlab.store.disk import DiskStore
 from eventlab.store.files import file_digest
 from eventlab.store.gc import Hold
 from eventlab.store.query import SqlConnection
+from eventlab.store.read_models import has_queries
 from eventlab.store.segment import Segment, bucket_of
 from eventlab.store.tail import READ_COLUMNS, row_of
 
@@ -348,9 +349,12 @@ def _derived(catalog: sqlite3.Connection, head: int, report: _Report) -> None:
     for table, columns in (
         ("snapshot", "tenant, stream, model, fingerprint, version, position, state"),
         ("read_model", "tenant, name, fingerprint, state, position, rows, keys, parts, parked"),
+        ("read_model_query", "tenant, name, fingerprint, query"),
         ("inline_row", "tenant, name, fingerprint, key, row"),
     ):
         names = columns.split(", ")
+        if table == "read_model_query" and not has_queries(catalog):
+            continue
         for *row, said in catalog.execute(f"SELECT {columns}, checksum FROM {table}"):
             if checksum(*row) != said or ("position" in names and row[names.index("position")] > head):
                 report.add(f"{table.replace('_', '-')}-changed", "warning",

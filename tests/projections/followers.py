@@ -29,19 +29,19 @@ RUNS_A_LOG = 400
 
 
 @el.event
-class BellRung:
-    """A bell was rung."""
+class GongStruck:
+    """A gong was struck."""
 
     times: int
 
 
 @el.event
-class BellMuffled:
-    """A bell was muffled."""
+class GongMuffled:
+    """A gong was muffled."""
 
 
 FILTERS = (
-    el.category("bell"), el.events(BellRung), el.events(BellMuffled), el.events(BellRung) & el.stream("bell-3"),
+    el.category("gong"), el.events(GongStruck), el.events(GongMuffled), el.events(GongStruck) & el.stream("gong-3"),
 )  # fmt: skip
 
 
@@ -68,8 +68,8 @@ def write(path: Path, seed: int, *, tidy: bool) -> None:
     signal.signal(signal.SIGTERM, lambda *_: going.clear())
     with el.open(path, maintain=False) as lab:
         while going:
-            rung = [BellRung(chance.randrange(100)) for _ in range(chance.randint(1, 4))]
-            lab.append(f"bell-{chance.randrange(6)}", [*rung, *([BellMuffled()] if chance.random() < 0.3 else [])])
+            rung = [GongStruck(chance.randrange(100)) for _ in range(chance.randint(1, 4))]
+            lab.append(f"gong-{chance.randrange(6)}", [*rung, *([GongMuffled()] if chance.random() < 0.3 else [])])
             if tidy and chance.random() < 0.01:
                 lab.seal()
                 if chance.random() < 0.2:
@@ -106,7 +106,7 @@ def follow(path: Path, runs: int, seed: int) -> None:
 def begin(path: Path) -> None:
     """A log with a first commit, and the types that filters name."""
     with el.open(path, maintain=False) as lab:
-        lab.append("bell-0", [BellRung(1), BellMuffled()])
+        lab.append("gong-0", [GongStruck(1), GongMuffled()])
 
 
 def end(path: Path, length: Path) -> None:
