@@ -6,6 +6,7 @@ code, and so what is read is what that code would give; where that is not sure, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import warnings
@@ -13,7 +14,6 @@ from typing import Final
 
 import pyarrow as pa
 
-from eventlab.errors import SchemaConflict
 from eventlab.model.models import Model
 from eventlab.replay.lift import plan_of
 from eventlab.replay.lift.stored import FORMAT, NoAnswer, answered, engine, known_types, stored_query
@@ -38,11 +38,12 @@ def keep_query(model: Model, store: Store, tenant: Tenant, base: ReadModelBase, 
         if not anew and _KNOWN.get(place) == known:
             return
     if anew or not _knows(store.read_models.query(base), known):
-        try:
-            store.read_models.keep_query(base, stored_query(plan_of(model, cut), cut, tenant))
-        except SchemaConflict:
-            # A type has two classes here: there is no query, and the fold says so where it matters.
-            store.read_models.keep_query(base, None)
+        text = None
+        # A type with two classes here, say: the fold says so where it matters, and there is no query. The base is written by
+        # now; whoever moved it did not ask for one, and nothing that is wrong with it may be an error of theirs.
+        with contextlib.suppress(Exception):
+            text = stored_query(plan_of(model, cut), cut, tenant)
+        store.read_models.keep_query(base, text)
     with _LOCK:
         if len(_KNOWN) > 1_000:
             _KNOWN.clear()

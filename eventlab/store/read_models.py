@@ -26,6 +26,7 @@ from typing import IO, Any, Final, Literal, Protocol
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from eventlab.errors import Behind, Damaged, EventlabError, Outrun, ReadOnly
@@ -39,6 +40,8 @@ State = Literal["accepted", "candidate", "previous"]
 REWRITE_SHARE: Final = 0.25
 #: So many bytes of rows are kept decoded in a process.
 DECODED_BYTES: Final = 512 << 20
+#: Of so many keys it is remembered where they were found.
+KEEP_FOUND: Final = 100_000
 #: A table of so many rows is written on every core.
 MANY_ROWS: Final = 50_000
 #: An inline read model takes so many events on within an append, and no more.
@@ -69,6 +72,8 @@ class Rows:
         self.table = table
         self.keys = tuple(keys)
         self._column: pl.Series | None = None
+        #: The keys that were looked for last, and where they are: a catch-up reads rows of some keys, and then writes them.
+        self._found: tuple[pa.Array, np.ndarray[Any, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -78,11 +83,14 @@ class Rows:
         if not len(self) or not len(wanted):
             return np.full(len(wanted), -1, np.int64)
         if self._single(wanted):
-            column, asked = self._series(), pl.Series(pl.from_arrow(wanted.column(self.keys[0])))
-            at = column.search_sorted(asked).cast(pl.Int64).to_numpy().copy()
-            at[at == len(column)] = len(column) - 1
-            same = (column.gather(at) == asked).to_numpy()
-            at[~same] = -1
+            keys, found = _one(wanted.column(self.keys[0])), self._found
+            if found is not None and found[0].equals(keys):
+                return found[1].copy()
+            at = self._series().search_sorted(pl.Series(pl.from_arrow(keys))).to_numpy().astype(np.int64)
+            at[at == len(self)] = len(self) - 1
+            same = pc.equal(self.table.column(self.keys[0]).take(pa.array(at)), keys)
+            at[~same.to_numpy()] = -1
+            self._found = (keys, at.copy()) if len(at) <= KEEP_FOUND else None
             return at
         names = list(self.keys)
         left, right = pl.DataFrame(pl.from_arrow(wanted.select(names))), pl.DataFrame(pl.from_arrow(self.table.select(names)))

@@ -16,7 +16,7 @@ from eventlab.errors import EvolveFailed, NotLiftable, SchemaConflict
 from eventlab.model.filters import Clause, Filter
 from eventlab.model.models import Model
 from eventlab.model.types import Record
-from eventlab.replay.lift.columns import dressed, field_array, meta_columns, payload, reader, table_from
+from eventlab.replay.lift.columns import dressed, field_array, lowered_leaves, meta_columns, payload, table_from
 from eventlab.replay.lift.lifted import Lifting, Query, connect, table_of_query
 from eventlab.replay.lift.loop import Loop
 from eventlab.replay.lift.partial import Halves
@@ -588,35 +588,37 @@ def _batches(
         yield from batch.split(_CHUNK)
 
 
-def _touched(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int) -> set[Any]:
-    """The keys of the events after a base: its other rows are not looked at."""
-    if plan.model.category is not None:
-        found: set[Any] = set()
-        for batch in cut.batches(
-            events_of(plan.model), tenant=tenant, after=after, until=until, envelope=FOLD_ENVELOPE, types=[]
-        ):
-            streams = batch.envelope.stream
-            found.update(zip(batch.envelope.tenant, streams, strict=True) if tenant is ALL else streams)
-        return found
-    states, _ = run_loop(plan, loop, cut, tenant, until, after, None)  # a key is computed from its event alone
-    return set(states)
+def _touched(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int) -> pa.Table:
+    """The keys of the events after a base, as columns of the table: its other rows are not looked at."""
+    model = plan.model
+    if model.category is None:
+        states, _ = run_loop(plan, loop, cut, tenant, until, after, None)  # a key is computed from its event alone
+        return key_table(model, tenant, list(python_keys(model, states, tenant)))
+    names = ["tenant", "stream"] if tenant is ALL else ["stream"]
+    found = cut.batches(events_of(model), tenant=tenant, after=after, until=until, envelope=names, types=[])
+    streams = [table.select(names) for batch in found for table in batch.tables]
+    if not streams:
+        return key_table(model, tenant, [])
+    keys = pa.concat_tables(streams).group_by(names, use_threads=False).aggregate([])
+    arrays = {"_tenant": keys.column("tenant")} if tenant is ALL else {}
+    table = pa.table({**arrays, "_id": pc.utf8_slice_codeunits(keys.column("stream"), len(model.category) + 1)})
+    # In the order in which their rows are written later, for they are looked for again then.
+    return sorted_table(model, table, tenant)
 
 
-def _base_states(plan: Plan, find: Find, tenant: Tenant, keys: Collection[Any]) -> dict[Any, list[Any]]:
+def _base_states(plan: Plan, find: Find, tenant: Tenant, keys: pa.Table) -> dict[Any, list[Any]]:
     """The rows of a base that belong to some keys, as lowered states."""
     model, leaves = plan.model, plan.analysis.leaves
-    if not keys:
+    if not len(keys):
         return {}
-    base = find(key_table(model, tenant, list(python_keys(model, keys, tenant))))
+    base = find(keys)
     if not len(base):
         return {}
     types = {path: leaf.type for path, leaf in leaves.items()}
-    columns: list[list[Any]] = []
+    columns: list[Sequence[Any]] = []
     for name, kind in model.fields:
-        stored = codec(kind.tag).to_stored(base.column(name).combine_chunks())
-        read = reader(kind, name, types)
-        columns.append([read(value) for value in stored])
-    ends = [base.column(name).to_pylist() for name in ("_version", "_position")]
+        columns += lowered_leaves(kind, name, types, codec(kind.tag).to_stored(base.column(name).combine_chunks()))
+    columns += [base.column(name).to_pylist() for name in ("_version", "_position")]
     own: list[Any] = []
     parts = [codec(kind.tag).to_stored(base.column(name).combine_chunks()) for name, kind in model.key_fields]
     if model.category is not None:
@@ -627,8 +629,4 @@ def _base_states(plan: Plan, find: Find, tenant: Tenant, keys: Collection[Any]) 
         own = list(zip(*parts, strict=True))
     if tenant is ALL:
         own = list(zip(base.column("_tenant").to_pylist(), own, strict=True))
-    found = {}
-    for i, key in enumerate(own):
-        state = [leaf for column in columns for leaf in column[i]]
-        found[key] = [*state, ends[0][i], ends[1][i]]
-    return found
+    return dict(zip(own, map(list, zip(*columns, strict=True)), strict=True))

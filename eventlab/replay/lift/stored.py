@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from eventlab.errors import EventlabError
 from eventlab.model.schema import Schema
 from eventlab.model.types import WIDE, Closed, FieldType, Record
-from eventlab.replay.lift.lifted import Lifting, table_of_query
+from eventlab.replay.lift.lifted import Lifting, connect, table_of_query
 from eventlab.replay.lift.plan import Plan
 from eventlab.replay.lift.scan import counted, measured, scan_of, widest
 from eventlab.replay.lift.sources import Abandoned
@@ -123,7 +123,7 @@ def _written(
     category = model.category if model.category is not None else ""
     group = SourceGroup(tenant, category, tuple(columns), table=_extremes(columns, bounds))
     imagined: Any = _Imagined(most, schemas, {(tenant, category): frozenset(schemas)}, group)
-    with duckdb.connect(":memory:") as connection:
+    with contextlib.closing(connect()) as connection:
         scan = scan_of(model, plan.kinds, plan.analysis.events, imagined, tenant, most, connection)
     query = Lifting(model, plan.analysis, plan.fields, scan, tenant).query()
     text = "\n".join([query.sql, *(check for _, check in scan.checks)])
