@@ -505,6 +505,12 @@ class _Only(RowFold):
 def _looped(plan: Plan, loop: Loop, whole: _Whole) -> pa.Table:
     with collector_off():
         states, bad = run_loop(plan, loop, whole.cut, whole.tenant, whole.until, whole.after, whole.base)
+    return _of_loop(plan, whole, states, bad)
+
+
+def _of_loop(plan: Plan, whole: _Whole, states: dict[Any, list[Any]], bad: set[Any]) -> pa.Table:
+    """The table of a loop's states; of the keys that a guard caught by the row fold."""
+    with collector_off():
         if whole.parking is not None:
             # Those that have stopped go no further, and what they would have done is counted.
             bad |= {key for key in lowered_keys(plan.model, whole.parking.keys, whole.tenant) if key in states}
@@ -577,15 +583,19 @@ def _arguments(
 def _batches(
     plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, only: Sequence[str] | None
 ) -> Iterator[Batch]:
-    # Only the payload of types of which something is read, or has to be decoded.
-    wanted = [n for n, kind in plan.kinds.items() if loop.leaves.get(n) or any(closed_in(of) for _, of in kind.fields)]
-    envelope = [*FOLD_ENVELOPE, *(m for m in loop.metas if m in ENVELOPE_NAMES and m not in FOLD_ENVELOPE)]
-    picked = events_of(plan.model)
+    envelope, wanted = looked_at(plan, loop)
+    wished = events_of(plan.model)
     if only is not None:
-        picked &= Filter((Clause(types=frozenset(only)),))
-    found = cut.batches(picked, tenant=tenant, after=after, until=until, envelope=envelope, types=wanted)
+        wished &= Filter((Clause(types=frozenset(only)),))
+    found = cut.batches(wished, tenant=tenant, after=after, until=until, envelope=envelope, types=wanted)
     for batch in found:
         yield from batch.split(_CHUNK)
+
+
+def looked_at(plan: Plan, loop: Loop) -> tuple[list[str], list[str]]:
+    """The envelope columns that a loop reads, and the types of which it reads, or has to decode, something."""
+    wanted = [n for n, kind in plan.kinds.items() if loop.leaves.get(n) or any(closed_in(of) for _, of in kind.fields)]
+    return [*FOLD_ENVELOPE, *(m for m in loop.metas if m in ENVELOPE_NAMES and m not in FOLD_ENVELOPE)], wanted
 
 
 def _touched(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int) -> pa.Table:
