@@ -1,8 +1,8 @@
 """Several models from one look at the log: those that a loop or the row fold folds are fed the same batches.
 
-What this saves is the reading, a quarter of what a loop over compacted files takes and a tenth of a row fold. Queries share
-nothing: to have the rows of a bucket as one table for all of them takes almost as long as a query over the files, and a query
-over that table is only a fifth quicker (tests/benchmarks/README.md has the numbers).
+What this saves is the reading: of three folds by the loop over compacted files a quarter. Queries share nothing: the rows of a
+part as one table for all of them take as long to make as a query over the files, and a query over that table is not much
+quicker (`python tests/benchmarks/sharing.py`).
 """
 
 from __future__ import annotations
