@@ -431,6 +431,9 @@ class Reader:
         """A query over `events`, `types` and `state`, as a Polars frame.
 
         `?` takes positional parameters, `$name` named ones; a frame given by name is a table of that name.
+
+        Where the code of a read model is not, `state` has its table by the query that was stored with its base, or where that
+        has no answer the base itself, as of its checkpoint, and a `CheckpointWarning`.
         """
         values, frames = _arguments(parameters, named)
         with self._connection() as connection:
