@@ -25,40 +25,44 @@ class CheckpointWarning(UserWarning):
     """A read model whose code is not here is read as of its checkpoint: what came after it is not in its rows."""
 
 
-#: The types that the stored query of a base knows, by store and base: as long as there are no others it is not looked at again.
-_KNOWN: Final[dict[tuple[str, ...], frozenset[tuple[str, int]]]] = {}
+#: The types that the stored query of a base knows, and for how long a log it was written, by store and base.
+_KNOWN: Final[dict[tuple[str, ...], tuple[frozenset[tuple[str, int]], int]]] = {}
+#: A query is written again, for the values that there are by then, when the log is so many times as long.
+GROWTH: Final = 2
 _LOCK: Final = threading.Lock()
 
 
 def keep_query(model: Model, store: Store, tenant: Tenant, base: ReadModelBase, cut: Cut, *, anew: bool = False) -> None:
-    """Keep the model's query with a base, if it lifts whole; `anew` for the values that the log has by now."""
+    """Keep the model's query with a base, if it lifts whole: `anew`, or where it does not know what the log has by now."""
     place = (store.store_id, base.tenant, base.name, base.fingerprint)
     known = frozenset(known_types(model.category, cut, tenant))
     with _LOCK:
-        if not anew and _KNOWN.get(place) == known:
-            return
-    if anew or not _knows(store.read_models.query(base), known):
+        types, head = _KNOWN.get(place, (None, 0))
+    if not anew and types == known and cut.head <= GROWTH * head:
+        return
+    head = 0 if anew else _written_at(store.read_models.query(base), known)
+    if cut.head > GROWTH * head or not head:
         text = None
         # A type with two classes here, say: the fold says so where it matters, and there is no query. The base is written by
         # now; whoever moved it did not ask for one, and nothing that is wrong with it may be an error of theirs.
         with contextlib.suppress(Exception):
             text = stored_query(plan_of(model, cut), cut, tenant)
         store.read_models.keep_query(base, text)
+        head = cut.head
     with _LOCK:
         if len(_KNOWN) > 1_000:
             _KNOWN.clear()
-        _KNOWN[place] = known
+        _KNOWN[place] = known, head
 
 
-def _knows(text: str | None, known: frozenset[tuple[str, int]]) -> bool:
-    """Whether a stored query is of this engine, and there are no types that it does not know."""
-    if text is None:
-        return False
+def _written_at(text: str | None, known: frozenset[tuple[str, int]]) -> int:
+    """The length of the log for which a stored query was written; 0 where it is for another engine, or there are other types."""
     try:
-        said = json.loads(text)
-        return (said["format"], said["engine"]) == (FORMAT, engine()) and known <= {(of, at) for of, at, _ in said["types"]}
+        said = json.loads(text or "{}")
+        knows = known <= {(of, at) for of, at, _ in said["types"]}
+        return int(said["head"]) if knows and (said["format"], said["engine"]) == (FORMAT, engine()) else 0
     except (KeyError, TypeError, ValueError):
-        return False
+        return 0
 
 
 def table_without_code(base: ReadModelBase, store: Store, cut: Cut, tenant: Tenant, until: int) -> pa.Table:

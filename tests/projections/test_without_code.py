@@ -31,6 +31,11 @@ class LampBroken:
     """A lamp went out for ever."""
 
 
+@el.event
+class LampDusted:
+    """No model takes it."""
+
+
 @el.aggregate(name="lamp")
 class Lamp:
     hours: int = 0
@@ -113,6 +118,28 @@ def test_where_the_query_has_no_answer_the_base_is_read_and_a_warning_says_so(la
     lab.rebuild(Lamp)
     lab.append("lamp-1", [LampLit(6_000_000_000_000)])
     assert elsewhere(lab, "lamp") == (lab.table(Lamp).rows(), []), "the rebuild made room"
+
+
+def test_a_catch_up_makes_room_when_the_log_has_doubled_or_has_other_types(lab: el.Lab) -> None:
+    lab.rebuild(Lamp)
+
+    def head() -> int:
+        return int(json.loads(lab.store.read_models.query(lab.store.read_models.accepted("default")["lamp"]) or "{}")["head"])
+
+    lab.append("lamp-1", [LampLit(1), LampLit(1)])
+    lab.catch_up(Lamp)
+    assert (head(), lab.head) == (3, 5)
+    lab.append("lamp-1", [LampLit(5_000_000_000_000), LampLit(1)])
+    lab.catch_up(Lamp)
+    assert (head(), lab.head) == (7, 7)
+    lab.append("lamp-1", [LampBroken()])
+    lab.catch_up(Lamp)
+    assert (head(), lab.head) == (7, 8), "its code takes it, so it was known"
+    lab.append("lamp-1", [LampDusted()])
+    lab.catch_up(Lamp)
+    assert (head(), lab.head) == (9, 9)
+    lab.append("lamp-1", [LampLit(6_000_000_000_000)])
+    assert elsewhere(lab, "lamp") == (lab.table(Lamp).rows(), [])
 
 
 def test_a_query_that_was_changed_is_none(lab: el.Lab) -> None:

@@ -107,7 +107,8 @@ def stored_query(plan: Plan, cut: Cut, tenant: Tenant) -> str | None:
     most = max(MOST, 100 * cut.head)
     for room in ROOM:
         with contextlib.suppress(NotHere, Abandoned, duckdb.Error, EventlabError):
-            return json.dumps(_written(plan, schemas, groups, str(tenant), most, room), sort_keys=True)
+            written = _written(plan, schemas, groups, str(tenant), most, room)
+            return json.dumps({**written, "head": cut.head}, sort_keys=True)
     return None
 
 
