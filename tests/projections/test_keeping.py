@@ -10,6 +10,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,6 +27,8 @@ import eventlab as el
 from eventlab.errors import EvolveFailed, InvalidValue, Late, ModelError, ReadOnly, UnknownType
 from eventlab.projections.consumers import CONSUMERS
 from eventlab.projections.read_models import StoppedWarning
+from eventlab.projections.without_code import CheckpointWarning, table_without_code
+from eventlab.store.read_models import ReadModelBase
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -420,7 +423,15 @@ class _Life(RuleBasedStateMachine):
             table = pl.DataFrame(pl.from_arrow(base.table()))
             if base.fingerprint == moment._model(of).fingerprint:
                 assert table.equals(moment.table(of, engine="rows"))
+                assert self.without_code(base).equals(meant)
             assert table["_version"].sum() == base.position
+
+    def without_code(self, base: ReadModelBase) -> pl.DataFrame:
+        """What a process that does not have the code makes of a base and the events since; a warning would be an error."""
+        cut = self.lab.store.cut()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CheckpointWarning)
+            return pl.DataFrame(pl.from_arrow(table_without_code(base, self.lab.store, cut, "default", cut.head)))
 
     @invariant()
     def no_other_files(self) -> None:
