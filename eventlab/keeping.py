@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import polars as pl
 
@@ -55,17 +55,30 @@ class Keeper(Reader):
 
     # -- read models
 
-    def rebuild(self, model: Kept) -> Rebuilt:
+    @overload
+    def rebuild(self, model: Kept, /) -> Rebuilt: ...
+    @overload
+    def rebuild(self, model: Kept, second: Kept, /, *more: Kept) -> list[Rebuilt]: ...
+    def rebuild(self, model: Kept, /, *more: Kept) -> Rebuilt | list[Rebuilt]:
         """Fold the whole log into a new read model beside the old one, and swap it in.
 
         Where the name stands for other code, the new one stays beside it until `accept`. A long rebuild that was interrupted
         is taken up where it was. A key whose event the code cannot take stops there (`parked`), and the rest goes on.
-        """
-        return self._moved("rebuild", model)
 
-    def catch_up(self, model: Kept) -> Rebuilt:
-        """Bring a read model up to the head, from its checkpoint, at a cost in proportion to the new events."""
-        return self._moved("catch_up", model)
+        Several at once are of one moment, and those that do not lift to a query are folded in one look at the log.
+        """
+        return self._moved_together("rebuild", [model, *more]) if more else self._moved("rebuild", model)
+
+    @overload
+    def catch_up(self, model: Kept, /) -> Rebuilt: ...
+    @overload
+    def catch_up(self, model: Kept, second: Kept, /, *more: Kept) -> list[Rebuilt]: ...
+    def catch_up(self, model: Kept, /, *more: Kept) -> Rebuilt | list[Rebuilt]:
+        """Bring a read model up to the head, from its checkpoint, at a cost in proportion to the new events.
+
+        Several at once come to the same position, and what is new is read and decoded once for all of them.
+        """
+        return self._moved_together("catch_up", [model, *more]) if more else self._moved("catch_up", model)
 
     def accept(self, model: Kept, fingerprint: str | None = None) -> ReadModelBase:
         """From here on the name of a read model stands for this code, for everyone who reads it; see `diff` before.
@@ -411,6 +424,19 @@ class Keeper(Reader):
             return move(of, self._store, self._tenant, bar.advance)
         finally:
             bar.close()
+
+    def _moved_together(self, verb: str, models: Sequence[Kept]) -> list[Rebuilt]:
+        """Several read models, in the order that they were given in; projections written by hand each by itself."""
+        self._writable()
+        kept = [self._kept(model) for model in models]
+        folded = list(dict.fromkeys(of for of in kept if not isinstance(of, Handmade)))
+        bar = self._progress(f"{verb.replace('_', ' ')} {len(folded)} read models", self.head * len(folded))
+        try:
+            move = read_models.rebuild_all if verb == "rebuild" else read_models.catch_up_all
+            done = dict(zip(folded, move(folded, self._store, self._tenant, bar.advance), strict=True))
+        finally:
+            bar.close()
+        return [self._renewed(of, verb) if isinstance(of, Handmade) else done[of] for of in kept]
 
     def _renewed(self, of: Handmade, verb: str) -> Rebuilt:
         def table(cut: Cut, until: int) -> Any:

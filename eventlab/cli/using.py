@@ -126,7 +126,9 @@ def rebuild_command(given: argparse.Namespace, console: Console) -> int:
     """Fold read models anew."""
     models = load_models(given, required=True)
     with opened(given) as lab:
-        done = [(lab.catch_up if given.catch_up else lab.rebuild)(model.cls) for model in models]
+        first, *more = [model.cls for model in models]
+        move = lab.catch_up if given.catch_up else lab.rebuild
+        done = move(first, *more) if more else [move(first)]
         if given.accept:
             for model in models:
                 lab.accept(model.cls)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, get_args
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventlab.errors import Outrun, Unsupported
 from eventlab.model.models import Model
+from eventlab.projections.tail import Tail
 from eventlab.projections.unfinished import Unfinished
-from eventlab.replay.lift import fold_table, lifts, plan_of
+from eventlab.projections.without_code import keep_query
+from eventlab.replay.lift import fold_shared, fold_table, lifts, plan_of
 from eventlab.replay.parking import Parking, failure, key_text, parked_table
 from eventlab.replay.rows import batches_of, events_of
 from eventlab.replay.tables import key_names
@@ -150,18 +153,25 @@ def _tell(advance: Advance | None, events: int) -> None:
 # -- moving ----------------------------------------------------------------------------------------------------------------
 
 
-def rebuild(model: Model, store: Store, tenant: Tenant, advance: Advance | None = None) -> Rebuilt:
+def rebuild(
+    model: Model, store: Store, tenant: Tenant, advance: Advance | None = None, shared: Shared | None = None
+) -> Rebuilt:
     """Fold the whole log into a new base beside the old one, and swap it in.
 
-    A long one that was interrupted, whatever by, is taken up where it was.
+    A long one that was interrupted, whatever by, is taken up where it was. `shared` is what was folded with others before.
     """
     started = time.perf_counter()
     place = (model.name, tenant_key(tenant), model.fingerprint)
     unfinished = Unfinished(store.read_models.bench(*place), advance)
-    cut = store.cut()
+    cut = store.cut() if shared is None else shared.cut
     until = unfinished.begin(cut.head) if cut.head >= LONG else cut.head
-    parking = Parking(model, tenant)
-    made = _whole(model, cut, tenant, until, parking, unfinished)
+    parking = Parking(model, tenant) if shared is None else shared.parking
+    if shared is None or shared.table is None:
+        made = _whole(model, cut, tenant, until, parking, unfinished)
+    else:
+        started -= shared.seconds
+        made = base_in_memory(*place, until, shared.table, key_names(model, tenant))
+        unfinished.advance_to(until)
     events = _events(model, cut, tenant, made, parking)
     while True:
         try:
@@ -171,21 +181,76 @@ def rebuild(model: Model, store: Store, tenant: Tenant, advance: Advance | None 
             # The old base was moved on meanwhile: go past it.
             made = _onward(model, store.cut(), tenant, made, parking)
     unfinished.end()
+    keep_query(model, store, tenant, saved, cut, anew=True)
     if saved.position < store.cut().head and until < cut.head:
         catch_up(model, store, tenant)
         saved = base_of(model, store, tenant) or saved
     return _rebuilt(saved, events, started)
 
 
-def catch_up(model: Model, store: Store, tenant: Tenant, advance: Advance | None = None) -> Rebuilt:
-    """Fold the events since the checkpoint into the base; the whole log when there is no base of this code."""
-    started = time.perf_counter()
+@dataclass(frozen=True)
+class Shared:
+    """What several models have in common that are moved together: one cut, and of a rebuild the table, if it was folded."""
+
+    cut: Cut
+    parking: Parking
+    table: pa.Table | None = None
+    seconds: float = 0.0
+
+
+def rebuild_all(models: Sequence[Model], store: Store, tenant: Tenant, advance: Advance | None = None) -> list[Rebuilt]:
+    """Rebuild several models as of one cut; those that do not lift are folded in one look at the log.
+
+    The states of those are in memory together. A long log is folded for each model by itself, for that can be taken up.
+    """
+    started, cut = time.perf_counter(), store.cut()
+    parkings = [Parking(model, tenant) for model in models]
+    tables: list[pa.Table | None] = [None] * len(models)
+    if cut.head < LONG:
+        tables = fold_shared(models, cut, tenant, cut.head, parkings)
+    together = sum(table is not None for table in tables)
+    seconds = (time.perf_counter() - started) / max(together, 1)
+    done = []
+    for number, model in enumerate(models):
+        table, tables[number] = tables[number], None
+        # Where it is folded by itself, what the others parked of it is not known.
+        parking = parkings[number] if table is not None else Parking(model, tenant)
+        share = Shared(cut, parking, table, seconds if table is not None else 0.0)
+        done.append(rebuild(model, store, tenant, advance, share))
+    return done
+
+
+def catch_up_all(models: Sequence[Model], store: Store, tenant: Tenant, advance: Advance | None = None) -> list[Rebuilt]:
+    """Catch several models up to one cut, each from its checkpoint: what came since is read and decoded once."""
+    cut = store.cut()
+    bases = [usable(model, base_of(model, store, tenant), tenant, cut.head) for model in models]
+    if all(base is None for base in bases):
+        return rebuild_all(models, store, tenant, advance)
+    least = min((base.position for base in bases if base is not None), default=cut.head)
+    if cut.head - least <= MANY:
+        cut = Tail(cut, least)
+    return [catch_up(model, store, tenant, advance, cut) for model in models]
+
+
+def catch_up(
+    model: Model, store: Store, tenant: Tenant, advance: Advance | None = None, cut: Cut | None = None
+) -> Rebuilt:
+    """Fold the events since the checkpoint into the base; the whole log when there is no base of this code.
+
+    With a `cut` up to there, if the base is not beyond it by now.
+    """
+    started, given = time.perf_counter(), cut
     while True:
-        cut = store.cut()
-        base = usable(model, base_of(model, store, tenant), tenant, cut.head)
+        cut, given = given or store.cut(), None
+        found = base_of(model, store, tenant)
+        if found is not None and found.position > cut.head:
+            # Another has moved it beyond this cut: the log goes further by now.
+            continue
+        base = usable(model, found, tenant, cut.head)
         if base is None:
             return rebuild(model, store, tenant, advance)
         if base.position == cut.head:
+            keep_query(model, store, tenant, base, cut)
             return _rebuilt(base, 0, started)
         parking = Parking(model, tenant, base.parked)
         touched = fold_table(
@@ -198,6 +263,7 @@ def catch_up(model: Model, store: Store, tenant: Tenant, advance: Advance | None
         except Outrun:
             continue
         _tell(advance, cut.head - base.position)
+        keep_query(model, store, tenant, saved, cut)
         return _rebuilt(saved, count_events(model, cut, tenant, base.position), started)
 
 

@@ -83,7 +83,7 @@ def _copy_catalog(store: DiskStore, to: Path) -> None:
     with contextlib.closing(sqlite3.connect(to, isolation_level=None)) as copy:
         store.copy_catalog(copy)
         copy.execute("DELETE FROM segment WHERE state != 'live'")
-        for table in ("read_model", "inline_row", "snapshot", "reader", "lease"):
+        for table in ("read_model", "read_model_query", "inline_row", "snapshot", "reader", "lease"):
             copy.execute(f"DELETE FROM {table}")
         copy.execute("PRAGMA journal_mode=DELETE")
     with to.open("rb") as file:

@@ -25,7 +25,8 @@ from eventlab.store.wal import Unread, in_use, unread
 #: 1: position-ordered runs. 2: eras of sorted buckets, leases of readers, snapshots; ids are trimmed by position.
 #: 3: a hot event is its record, as it is digested; its id moves to the window of known ids when it is trimmed.
 #: 4: a read model is one row for each code that made it, with all its files; leases and checkpoints of those who follow.
-#: 5: hot events of one stream that were appended together are one row, and so are their ids in the window of known ids.
+#: 5: hot events of one stream that were appended together are one row, and so are their ids in the window of known ids;
+#:    read models have lifted queries beside them.
 FORMAT: Final = 5
 APPLICATION_ID: Final = 0x65766C62  # "evlb"
 CHECKPOINT_EVERY: Final = 64
@@ -63,6 +64,8 @@ CREATE TABLE import_chunk(tenant INTEGER NOT NULL, source TEXT NOT NULL, chunk I
   PRIMARY KEY(tenant, source, chunk)) STRICT, WITHOUT ROWID;
 CREATE TABLE read_model(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, state TEXT NOT NULL,
   position INTEGER NOT NULL, rows INTEGER NOT NULL, keys TEXT NOT NULL, parts BLOB NOT NULL, parked BLOB NOT NULL,
+  checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint)) STRICT, WITHOUT ROWID;
+CREATE TABLE read_model_query(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, query TEXT NOT NULL,
   checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint)) STRICT, WITHOUT ROWID;
 CREATE TABLE inline_row(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, key BLOB NOT NULL,
   row BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint, key)) STRICT, WITHOUT ROWID;

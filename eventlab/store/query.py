@@ -138,11 +138,7 @@ class SqlConnection:
         self._run("CREATE SCHEMA _hot")
         self._define_views()
         self._known_views = frozenset(self._views)
-        # From here on nothing can be configured: no other file, no network, no extension, no way back.
-        paths = ", ".join(_text(path) for group in cut.sources(tenant) for path in group.paths)
-        self._run(f"SET allowed_paths = [{paths}]")
-        self._run("SET enable_external_access = false")
-        self._run("SET lock_configuration = true")
+        _lock(self._connection, [path for group in self._cut.sources(tenant) for path in group.paths])
 
     def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None, frames: Mapping[str, Any]) -> pl.DataFrame:
         """The result of a query as a Polars frame."""
@@ -210,7 +206,7 @@ class SqlConnection:
         with self._lock:
             self._held.renew()
             if sql not in self._allowed:
-                _refuse_other_statements(self._connection, sql)
+                refuse_other_statements(self._connection, sql)
                 if len(self._allowed) >= KEEP_ALLOWED:
                     self._allowed.clear()
                 self._allowed.add(sql)
@@ -429,7 +425,26 @@ class _Scan:
     within: str
 
 
-def _refuse_other_statements(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+def locked(paths: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    """A connection that reads these files and no others, for text that was written elsewhere: see `refuse_other_statements`."""
+    connection = duckdb.connect(":memory:", config=_CONFIG)
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
+    folder = os.path.join(tempfile.gettempdir(), f"eventlab-{secrets.token_hex(8)}")
+    connection.execute(f"SET temp_directory = {_text(folder)}")
+    _lock(connection, paths)
+    return connection
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> None:
+    """From here on nothing can be configured: no other file, no network, no extension, no way back."""
+    connection.execute(f"SET allowed_paths = [{', '.join(map(_text, paths))}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def refuse_other_statements(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Refuse a text that is not one statement which reads, and only what is there."""
     try:
         statements = connection.extract_statements(sql)
     except duckdb.Error as why:
@@ -605,7 +620,7 @@ def _envelope() -> str:
 
 def _empty(columns: str) -> str:
     """A select of these columns without a row, for a log without events."""
-    typed = ", ".join(f"CAST(NULL AS {_duck(f.type)}) AS {_name(f.name)}" for f in ENVELOPE)
+    typed = ", ".join(f"CAST(NULL AS {duck(f.type)}) AS {_name(f.name)}" for f in ENVELOPE)
     return f"SELECT {columns} FROM (SELECT {typed}) WHERE false AND position <= 0"
 
 
@@ -739,7 +754,7 @@ def _read(value: str, tag: str, depth: int = 0) -> str:
         return f"lower(hex({value}))::UUID"
     if tag == "json":
         return f"{value}::JSON"
-    if _shown_type(tag) == _duck(codec(tag).arrow):
+    if _shown_type(tag) == duck(codec(tag).arrow):
         return value
     if tag.startswith("l_"):
         return _of_list(value, lambda item: _read(item, tag[2:], depth + 1), depth)
@@ -782,19 +797,19 @@ def _shown_type(tag: str) -> str:
         return f"MAP(VARCHAR, {_shown_type(tag[2:])})"
     if tag.startswith("r("):
         return f"STRUCT({', '.join(f'{_name(name)} {_shown_type(of)}' for name, of in record_parts(tag))})"
-    return {"td": "INTERVAL", "uuid": "UUID", "json": "JSON"}.get(tag) or _duck(codec(tag).arrow)
+    return {"td": "INTERVAL", "uuid": "UUID", "json": "JSON"}.get(tag) or duck(codec(tag).arrow)
 
 
-def _duck(kind: pa.DataType) -> str:
+def duck(kind: pa.DataType) -> str:
     """The DuckDB type of an Arrow type."""
     if pa.types.is_decimal(kind):
         return f"DECIMAL({kind.precision}, {kind.scale})"
     if pa.types.is_map(kind):
-        return f"MAP(VARCHAR, {_duck(kind.item_type)})"
+        return f"MAP(VARCHAR, {duck(kind.item_type)})"
     if pa.types.is_list(kind):
-        return f"{_duck(kind.value_type)}[]"
+        return f"{duck(kind.value_type)}[]"
     if pa.types.is_struct(kind):
-        return f"STRUCT({', '.join(f'{_name(f.name)} {_duck(f.type)}' for f in kind)})"
+        return f"STRUCT({', '.join(f'{_name(f.name)} {duck(f.type)}' for f in kind)})"
     return _DUCK[str(kind)]
 
 

@@ -26,6 +26,7 @@ from typing import IO, Any, Final, Literal, Protocol
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from eventlab.errors import Behind, Damaged, EventlabError, Outrun, ReadOnly
@@ -39,6 +40,8 @@ State = Literal["accepted", "candidate", "previous"]
 REWRITE_SHARE: Final = 0.25
 #: So many bytes of rows are kept decoded in a process.
 DECODED_BYTES: Final = 512 << 20
+#: Of so many keys it is remembered where they were found.
+KEEP_FOUND: Final = 100_000
 #: A table of so many rows is written on every core.
 MANY_ROWS: Final = 50_000
 #: An inline read model takes so many events on within an append, and no more.
@@ -69,6 +72,8 @@ class Rows:
         self.table = table
         self.keys = tuple(keys)
         self._column: pl.Series | None = None
+        #: The keys that were looked for last, and where they are: a catch-up reads rows of some keys, and then writes them.
+        self._found: tuple[pa.Array, np.ndarray[Any, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -78,11 +83,14 @@ class Rows:
         if not len(self) or not len(wanted):
             return np.full(len(wanted), -1, np.int64)
         if self._single(wanted):
-            column, asked = self._series(), pl.Series(pl.from_arrow(wanted.column(self.keys[0])))
-            at = column.search_sorted(asked).cast(pl.Int64).to_numpy().copy()
-            at[at == len(column)] = len(column) - 1
-            same = (column.gather(at) == asked).to_numpy()
-            at[~same] = -1
+            keys, found = _one(wanted.column(self.keys[0])), self._found
+            if found is not None and found[0].equals(keys):
+                return found[1].copy()
+            at = self._series().search_sorted(pl.Series(pl.from_arrow(keys))).to_numpy().astype(np.int64)
+            at[at == len(self)] = len(self) - 1
+            same = pc.equal(self.table.column(self.keys[0]).take(pa.array(at)), keys)
+            at[~same.to_numpy()] = -1
+            self._found = (keys, at.copy()) if len(at) <= KEEP_FOUND else None
             return at
         names = list(self.keys)
         left, right = pl.DataFrame(pl.from_arrow(wanted.select(names))), pl.DataFrame(pl.from_arrow(self.table.select(names)))
@@ -316,6 +324,14 @@ class ReadModels(Protocol):
         """Forget a base."""
         ...
 
+    def keep_query(self, base: ReadModelBase, query: str | None) -> None:
+        """Keep a text with a base by which a process without its code can read it, in the place of another; None for none."""
+        ...
+
+    def query(self, base: ReadModelBase) -> str | None:
+        """The text that was kept with a base."""
+        ...
+
     def bench(self, name: str, tenant: str, fingerprint: str) -> Path | None:
         """A folder for what is half done, which a collection clears away when nothing happens in it; None in memory."""
         ...
@@ -392,6 +408,7 @@ class MemoryReadModels:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._bases: dict[tuple[str, str, str], ReadModelBase] = {}
+        self._queries: dict[tuple[str, str, str], str] = {}
 
     def of(self, tenant: str, name: str | None = None) -> list[ReadModelBase]:
         """See `ReadModels`."""
@@ -422,6 +439,7 @@ class MemoryReadModels:
             kept, gone = _swapped(self.of(tenant, name), fingerprint, name)
             for base in gone:
                 del self._bases[tenant, name, base.fingerprint]
+                self._queries.pop(_place(base), None)
             self._bases.update({(tenant, name, base.fingerprint): base for base in kept})
             return self._bases[tenant, name, fingerprint]
 
@@ -429,6 +447,7 @@ class MemoryReadModels:
         """See `ReadModels`."""
         with self._lock:
             self._bases.pop((tenant, name, fingerprint), None)
+            self._queries.pop((tenant, name, fingerprint), None)
 
     def move(
         self, inline: Sequence[Inline], rows: Sequence[Row], schemas: Mapping[tuple[str, int], Schema],
@@ -447,6 +466,18 @@ class MemoryReadModels:
                 moved[place] = replace(made, state=base.state)
             self._bases.update(moved)
 
+    def keep_query(self, base: ReadModelBase, query: str | None) -> None:
+        """See `ReadModels`."""
+        with self._lock:
+            self._queries.pop(_place(base), None)
+            if query is not None:
+                self._queries[_place(base)] = query
+
+    def query(self, base: ReadModelBase) -> str | None:
+        """See `ReadModels`."""
+        with self._lock:
+            return self._queries.get(_place(base))
+
     def bench(self, name: str, tenant: str, fingerprint: str) -> Path | None:
         """See `ReadModels`."""
         return None
@@ -458,6 +489,7 @@ class MemoryReadModels:
 _SCHEMA: Final = "eventlab.schema"
 _COLUMNS: Final = "tenant, name, fingerprint, state, position, rows, keys, parts, parked"
 _INLINE: Final = "tenant, name, fingerprint, key, row"
+_PLACE: Final = "tenant = ? AND name = ? AND fingerprint = ?"
 
 
 class DiskReadModels:
@@ -573,6 +605,22 @@ class DiskReadModels:
                 connection.execute(put, (*row, checksum(*row)))
             self._put(connection, replace(base, position=last, rows=count, parked=parked))
 
+    def keep_query(self, base: ReadModelBase, query: str | None) -> None:
+        """See `ReadModels`."""
+        if self.query(base) == query:
+            return
+        with self._catalog.write() as connection:
+            connection.execute(f"DELETE FROM read_model_query WHERE {_PLACE}", _place(base))
+            if query is not None:
+                row = (*_place(base), query)
+                connection.execute("INSERT INTO read_model_query VALUES(?, ?, ?, ?, ?)", (*row, checksum(*row)))
+
+    def query(self, base: ReadModelBase) -> str | None:
+        """See `ReadModels`. One that is not as it was written is none."""
+        with self._catalog.read() as connection:
+            row = connection.execute(f"SELECT query, checksum FROM read_model_query WHERE {_PLACE}", _place(base)).fetchone()
+        return row[0] if row is not None and checksum(*_place(base), row[0]) == row[1] else None
+
     def bench(self, name: str, tenant: str, fingerprint: str) -> Path | None:
         """See `ReadModels`."""
         if self._catalog.read_only:
@@ -640,9 +688,8 @@ class DiskReadModels:
 
     def _remove(self, connection: sqlite3.Connection, base: ReadModelBase) -> None:
         self._clear(connection, base)
-        connection.execute(
-            "DELETE FROM read_model WHERE tenant = ? AND name = ? AND fingerprint = ?", (base.tenant, base.name, base.fingerprint)
-        )
+        for table in ("read_model", "read_model_query"):
+            connection.execute(f"DELETE FROM {table} WHERE {_PLACE}", _place(base))
 
     # -- files
 
@@ -814,6 +861,10 @@ def _single_rows(table: pa.Table) -> list[pa.RecordBatch]:
 
 def _table_of(rows: Sequence[bytes], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches([pa.ipc.read_record_batch(row, schema) for row in rows], schema).combine_chunks()
+
+
+def _place(base: ReadModelBase) -> tuple[str, str, str]:
+    return base.tenant, base.name, base.fingerprint
 
 
 def _paths(base: ReadModelBase) -> set[str]:

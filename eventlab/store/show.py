@@ -62,6 +62,7 @@ _TABLES: Final = {
     "category": "categories by number",
     "import_chunk": "chunks of ingests that are in the log",
     "read_model": "bases of read models and their checkpoints",
+    "read_model_query": "lifted queries of read models, for processes without their code",
     "inline_row": "rows of inline read models, as appends left them",
     "snapshot": "kept states of single streams; can be deleted",
     "handled": "commands that were handled under an id, and where their events are",

@@ -44,6 +44,8 @@ _READ_MODEL: Final = """CREATE TABLE read_model(tenant TEXT NOT NULL, name TEXT 
   parked BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint)) STRICT, WITHOUT ROWID"""
 _MOVE_READ_MODELS: Final = """INSERT INTO read_model SELECT tenant, name, fingerprint, 'accepted', position, rows, '[]',
   packed(path, position, rows, bytes, digest), packed(), x'' FROM read_model_3"""
+_READ_MODEL_QUERY: Final = """CREATE TABLE read_model_query(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL,
+  query TEXT NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint)) STRICT, WITHOUT ROWID"""
 _INLINE_ROW: Final = """CREATE TABLE inline_row(tenant TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL,
   key BLOB NOT NULL, row BLOB NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY(tenant, name, fingerprint, key))
   STRICT, WITHOUT ROWID"""
@@ -57,7 +59,8 @@ _HANDLED: Final = """CREATE TABLE handled(tenant INTEGER NOT NULL, id TEXT NOT N
   checksum BLOB NOT NULL, PRIMARY KEY(tenant, id)) STRICT, WITHOUT ROWID"""
 _REJECTION: Final = """CREATE TABLE rejection(id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, at INTEGER NOT NULL, command TEXT,
   name TEXT NOT NULL, stream TEXT NOT NULL, said TEXT NOT NULL, reason TEXT NOT NULL, actor TEXT) STRICT"""
-#: From format 5 on hot events that were appended together are one row, and so are their ids in the window of known ids.
+#: From format 5 on hot events that were appended together are one row, and so are their ids in the window of known ids;
+#: lifted queries are stored beside read models.
 _RUN: Final = """CREATE TABLE event(position INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, stream TEXT NOT NULL,
   version INTEGER NOT NULL, count INTEGER NOT NULL, event_id BLOB NOT NULL, record BLOB NOT NULL, digest BLOB NOT NULL,
   UNIQUE(tenant, stream, version), UNIQUE(tenant, event_id)) STRICT"""
@@ -110,6 +113,7 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
         "INSERT INTO event_key SELECT tenant, event_id, 1, position, version, x'' FROM event_key_4",
         "DROP TABLE event_key_4",
         "CREATE INDEX event_key_position ON event_key(position)",
+        _READ_MODEL_QUERY,
     ),
 }
 

@@ -350,6 +350,7 @@ def _derived(catalog: sqlite3.Connection, head: int, report: _Report) -> None:
     for table, columns in (
         ("snapshot", "tenant, stream, model, fingerprint, version, position, state"),
         ("read_model", "tenant, name, fingerprint, state, position, rows, keys, parts, parked"),
+        ("read_model_query", "tenant, name, fingerprint, query"),
         ("inline_row", "tenant, name, fingerprint, key, row"),
     ):
         names = columns.split(", ")

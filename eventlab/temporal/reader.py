@@ -31,6 +31,7 @@ from eventlab.model.schema import Schema
 from eventlab.model.types import as_uuid
 from eventlab.projections.handmade import HANDMADE, Handmade
 from eventlab.projections.read_models import Engine, base_of, check_engine, current, tenant_key
+from eventlab.projections.without_code import table_without_code
 from eventlab.replay.lift import Explanation
 from eventlab.replay.rows import Entry, events_of, fold
 from eventlab.replay.tables import columns_of, frame_of, state_of, stored_state
@@ -430,6 +431,9 @@ class Reader:
         """A query over `events`, `types` and `state`, as a Polars frame.
 
         `?` takes positional parameters, `$name` named ones; a frame given by name is a table of that name.
+
+        Where the code of a read model is not, `state` has its table by the query that was stored with its base, or where that
+        has no answer the base itself, as of its checkpoint, and a `CheckpointWarning`.
         """
         values, frames = _arguments(parameters, named)
         with self._connection() as connection:
@@ -602,11 +606,13 @@ class Reader:
             return of.fingerprint, lambda: self._table_in_the_log(of, self._table(of, *self._state_at(of, cut, until)))
         if (made := HANDMADE.get(name)) is not None:
             return made.fingerprint, lambda: self._handmade(made, cut, until)
-        # No class here: the base as it was last built, with its checkpoint in `_position`.
+        # No class here: the base, brought to this position by the query that was kept with it.
         if not self._uses_bases:
             return None
         base = self._store.read_models.accepted(tenant_key(self._tenant)).get(name)
-        return (f"{base.fingerprint}@{base.position}", base.table) if base is not None and base.position <= until else None
+        if base is None or base.position > until:
+            return None
+        return f"{base.fingerprint}@{until}", partial(table_without_code, base, self._store, cut, self._tenant, until)
 
     def _state_at(self, of: Model, cut: Cut, until: int) -> tuple[Cut, int]:
         """What a model is folded over where SQL looks at this cut."""

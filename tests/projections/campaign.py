@@ -133,6 +133,8 @@ def keep(path: Path, book: Path, seed: int) -> None:
                 lambda model=model: lab.rebuild(model),
                 lambda model=model: lab.catch_up(model),
                 lambda model=model: lab.catch_up(model),
+                lambda: lab.catch_up(*MODELS),
+                lambda: lab.rebuild(*MODELS),
                 lambda model=model: lab.accept(model),
                 lambda: lab._member(told, "keeper", 0.5).step(),
                 lambda: (lab.seal(), lab.compact(all=True), lab.store.collect(grace=0.5)),  # type: ignore[attr-defined]

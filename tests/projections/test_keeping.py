@@ -10,6 +10,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,6 +27,8 @@ import eventlab as el
 from eventlab.errors import EvolveFailed, InvalidValue, Late, ModelError, ReadOnly, UnknownType
 from eventlab.projections.consumers import CONSUMERS
 from eventlab.projections.read_models import StoppedWarning
+from eventlab.projections.without_code import CheckpointWarning, table_without_code
+from eventlab.store.read_models import ReadModelBase
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -420,7 +423,15 @@ class _Life(RuleBasedStateMachine):
             table = pl.DataFrame(pl.from_arrow(base.table()))
             if base.fingerprint == moment._model(of).fingerprint:
                 assert table.equals(moment.table(of, engine="rows"))
+                assert self.without_code(base).equals(meant)
             assert table["_version"].sum() == base.position
+
+    def without_code(self, base: ReadModelBase) -> pl.DataFrame:
+        """What a process that does not have the code makes of a base and the events since; a warning would be an error."""
+        cut = self.lab.store.cut()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CheckpointWarning)
+            return pl.DataFrame(pl.from_arrow(table_without_code(base, self.lab.store, cut, "default", cut.head)))
 
     @invariant()
     def no_other_files(self) -> None:
@@ -618,6 +629,25 @@ def test_what_a_rebuild_kept_for_another_position_is_not_taken_up(
         assert lab.rebuild(model).position == 402
         (base,) = lab.store.read_models.of("default")
         assert pl.DataFrame(pl.from_arrow(base.table())).equals(lab.table(model, engine="rows"))
+
+
+def test_forty_subscriptions_miss_and_repeat_nothing_while_four_processes_write() -> None:
+    program = Path(__file__).parent / "followers.py"
+    done = subprocess.run(
+        [sys.executable, program, "--runs", "40", "--seed", "3"], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "40 runs" in done.stdout
+    assert "0 problems" in done.stdout
+
+
+@pytest.mark.campaign
+def test_three_thousand_subscriptions_miss_and_repeat_nothing_while_four_processes_write() -> None:
+    program = Path(__file__).parent / "followers.py"
+    done = subprocess.run(
+        [sys.executable, program, "--runs", "3000", "--seed", "5"], capture_output=True, text=True, timeout=1500, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_read_models_are_whole_after_thirty_kills() -> None:

@@ -334,7 +334,7 @@ def downgraded(path: Path, to: int = 1) -> None:
         catalog.execute(f"INSERT INTO old SELECT {values}, checksum({values}) FROM read_model WHERE state = 'accepted'")
         catalog.execute("DROP TABLE read_model")
         catalog.execute("ALTER TABLE old RENAME TO read_model")
-        for table in ("lease", "checkpoint", "inline_row", "handled", "rejection"):
+        for table in ("lease", "checkpoint", "inline_row", "read_model_query", "handled", "rejection"):
             catalog.execute(f"DROP TABLE {table}")
         hot = catalog.execute("SELECT tenant, record, digest = digest_of(record) FROM event").fetchall()
         known = catalog.execute("SELECT tenant, event_id, position, version, count FROM event_key").fetchall()

@@ -11,5 +11,9 @@ from eventlab.replay.lift.explain import Explanation
 from eventlab.replay.lift.parts import threads
 from eventlab.replay.lift.plan import Plan, plan_of
 from eventlab.replay.lift.run import fold_intervals, fold_since, fold_table, fold_versions, lifts
+from eventlab.replay.lift.shared import fold_shared
 
-__all__ = ["Explanation", "Plan", "fold_intervals", "fold_since", "fold_table", "fold_versions", "lifts", "plan_of", "threads"]
+__all__ = [
+    "Explanation", "Plan", "fold_intervals", "fold_shared", "fold_since", "fold_table", "fold_versions", "lifts", "plan_of",
+    "threads",
+]  # fmt: skip

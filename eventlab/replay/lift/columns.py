@@ -7,7 +7,7 @@ None where none is declared, a state that does not fit its type.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -290,18 +290,16 @@ def _in_order(value: Any) -> tuple[Any, ...]:
     return (1, value) if value == value else (2,)
 
 
-def reader(kind: FieldType, name: str, types: Mapping[str, Type]) -> Callable[[Any], list[Any]]:
-    """From a stored value of a table's column to lowered leaves, for going on from a base."""
-
-    def read(value: Any) -> list[Any]:
-        if isinstance(kind, Record):
-            own: list[Any] = [value is not None] if kind.nullable else []
-            for part, of in kind.fields:
-                own += reader(of, f"{name}.{part}", types)(None if value is None else value[part])
-            return own
-        to = types[name]
-        if to.name == "dec" and value is not None:
-            return [value * 10 ** (to.scale - int(kind.tag.partition("_")[2]))]
-        return [stored_to_lowered(value, to)]
-
-    return read
+def lowered_leaves(kind: FieldType, name: str, types: Mapping[str, Type], stored: Sequence[Any]) -> list[Sequence[Any]]:
+    """From the stored values of a table's column to lowered leaves, a column each, for going on from a base."""
+    if isinstance(kind, Record):
+        own: list[Sequence[Any]] = [[value is not None for value in stored]] if kind.nullable else []
+        for part, of in kind.fields:
+            inner = [None if value is None else value[part] for value in stored]
+            own += lowered_leaves(of, f"{name}.{part}", types, inner)
+        return own
+    to = types[name]
+    if to.name == "dec":
+        more = 10 ** (to.scale - int(kind.tag.partition("_")[2]))
+        return [stored if more == 1 else [None if value is None else value * more for value in stored]]
+    return [stored if to.item is None else [stored_to_lowered(value, to) for value in stored]]

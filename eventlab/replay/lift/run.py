@@ -17,7 +17,7 @@ from eventlab.errors import EvolveFailed, NotLiftable, SchemaConflict
 from eventlab.model.filters import Clause, Filter
 from eventlab.model.models import Model
 from eventlab.model.types import Record
-from eventlab.replay.lift.columns import dressed, field_array, meta_columns, payload, reader, table_from
+from eventlab.replay.lift.columns import dressed, field_array, lowered_leaves, meta_columns, payload, table_from
 from eventlab.replay.lift.lifted import Lifting, Query, connect, table_of_query
 from eventlab.replay.lift.loop import Loop
 from eventlab.replay.lift.partial import Halves
@@ -517,6 +517,12 @@ class _Only(RowFold):
 def _looped(plan: Plan, loop: Loop, whole: _Whole) -> pa.Table:
     with collector_off():
         states, bad = run_loop(plan, loop, whole.cut, whole.tenant, whole.until, whole.after, whole.base)
+    return _of_loop(plan, whole, states, bad)
+
+
+def _of_loop(plan: Plan, whole: _Whole, states: dict[Any, list[Any]], bad: set[Any]) -> pa.Table:
+    """The table of a loop's states; of the keys that a guard caught by the row fold."""
+    with collector_off():
         if whole.parking is not None:
             # Those that have stopped go no further, and what they would have done is counted.
             bad |= {key for key in lowered_keys(plan.model, whole.parking.keys, whole.tenant) if key in states}
@@ -567,15 +573,21 @@ def run_loop(
         initial = lambda key: held.get(key) or [*begin, key]  # noqa: E731
     for batch in _batches(plan, loop, cut, tenant, until, after, only):
         try:
-            if plan.model.key is not None:
-                _run_keyed(plan, loop, batch, states, bad, initial, tenant, out)
-            else:
-                _run_streams(plan, loop, batch, states, bad, initial, tenant, out)
+            run_batch(plan, loop, batch, states, bad, initial, tenant, out)
         except Abandoned:
             raise
         except Exception as why:  # a key that raises: there is no key to mark
             raise Abandoned(str(why)) from why
     return states, bad
+
+
+def run_batch(
+    plan: Plan, loop: Loop, batch: Batch, states: dict[Any, list[Any]], bad: set[Any], initial: Callable[[Any], list[Any]],
+    tenant: Tenant, out: list[Any] | None = None,
+) -> None:  # fmt: skip
+    """Fold a batch on; `initial` gives the state with which a key begins."""
+    run = _run_keyed if plan.model.key is not None else _run_streams
+    run(plan, loop, batch, states, bad, initial, tenant, out)
 
 
 def _run_keyed(
@@ -641,46 +653,52 @@ def _streams_of(batch: Batch, tenant: Tenant) -> tuple[list[Any], np.ndarray[Any
 def _batches(
     plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, only: Sequence[str] | None
 ) -> Iterator[Batch]:
-    # Only the payload of types of which something is read, or has to be decoded.
-    wanted = [n for n, kind in plan.kinds.items() if loop.leaves.get(n) or any(closed_in(of) for _, of in kind.fields)]
-    envelope = [*FOLD_ENVELOPE, *(m for m in loop.metas if m in ENVELOPE_NAMES and m not in FOLD_ENVELOPE)]
-    picked = events_of(plan.model)
+    envelope, wanted = looked_at(plan, loop)
+    wished = events_of(plan.model)
     if only is not None:
-        picked &= Filter((Clause(types=frozenset(only)),))
-    found = cut.batches(picked, tenant=tenant, after=after, until=until, envelope=envelope, types=wanted)
+        wished &= Filter((Clause(types=frozenset(only)),))
+    found = cut.batches(wished, tenant=tenant, after=after, until=until, envelope=envelope, types=wanted)
     for batch in found:
         yield from batch.split(_CHUNK)
 
 
-def _touched(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int) -> set[Any]:
-    """The keys of the events after a base: its other rows are not looked at."""
-    if plan.model.category is not None:
-        found: set[Any] = set()
-        for batch in cut.batches(
-            events_of(plan.model), tenant=tenant, after=after, until=until, envelope=FOLD_ENVELOPE, types=[]
-        ):
-            streams = batch.envelope.stream
-            found.update(zip(batch.envelope.tenant, streams, strict=True) if tenant is ALL else streams)
-        return found
-    states, _ = run_loop(plan, loop, cut, tenant, until, after, None)  # a key is computed from its event alone
-    return set(states)
+def looked_at(plan: Plan, loop: Loop) -> tuple[list[str], list[str]]:
+    """The envelope columns that a loop reads, and the types of which it reads, or has to decode, something."""
+    wanted = [n for n, kind in plan.kinds.items() if loop.leaves.get(n) or any(closed_in(of) for _, of in kind.fields)]
+    return [*FOLD_ENVELOPE, *(m for m in loop.metas if m in ENVELOPE_NAMES and m not in FOLD_ENVELOPE)], wanted
 
 
-def _base_states(plan: Plan, find: Find, tenant: Tenant, keys: Collection[Any]) -> dict[Any, list[Any]]:
+def _touched(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int) -> pa.Table:
+    """The keys of the events after a base, as columns of the table: its other rows are not looked at."""
+    model = plan.model
+    if model.category is None:
+        states, _ = run_loop(plan, loop, cut, tenant, until, after, None)  # a key is computed from its event alone
+        return key_table(model, tenant, list(python_keys(model, states, tenant)))
+    names = ["tenant", "stream"] if tenant is ALL else ["stream"]
+    found = cut.batches(events_of(model), tenant=tenant, after=after, until=until, envelope=names, types=[])
+    streams = [table.select(names) for batch in found for table in batch.tables]
+    if not streams:
+        return key_table(model, tenant, [])
+    keys = pa.concat_tables(streams).group_by(names, use_threads=False).aggregate([])
+    arrays = {"_tenant": keys.column("tenant")} if tenant is ALL else {}
+    table = pa.table({**arrays, "_id": pc.utf8_slice_codeunits(keys.column("stream"), len(model.category) + 1)})
+    # In the order in which their rows are written later, for they are looked for again then.
+    return sorted_table(model, table, tenant)
+
+
+def _base_states(plan: Plan, find: Find, tenant: Tenant, keys: pa.Table) -> dict[Any, list[Any]]:
     """The rows of a base that belong to some keys, as lowered states."""
     model, leaves = plan.model, plan.analysis.leaves
-    if not keys:
+    if not len(keys):
         return {}
-    base = find(key_table(model, tenant, list(python_keys(model, keys, tenant))))
+    base = find(keys)
     if not len(base):
         return {}
     types = {path: leaf.type for path, leaf in leaves.items()}
-    columns: list[list[Any]] = []
+    columns: list[Sequence[Any]] = []
     for name, kind in model.fields:
-        stored = codec(kind.tag).to_stored(base.column(name).combine_chunks())
-        read = reader(kind, name, types)
-        columns.append([read(value) for value in stored])
-    ends = [base.column(name).to_pylist() for name in ("_version", "_position")]
+        columns += lowered_leaves(kind, name, types, codec(kind.tag).to_stored(base.column(name).combine_chunks()))
+    columns += [base.column(name).to_pylist() for name in ("_version", "_position")]
     own: list[Any] = []
     parts = [codec(kind.tag).to_stored(base.column(name).combine_chunks()) for name, kind in model.key_fields]
     if model.category is not None:
@@ -691,8 +709,4 @@ def _base_states(plan: Plan, find: Find, tenant: Tenant, keys: Collection[Any]) 
         own = list(zip(*parts, strict=True))
     if tenant is ALL:
         own = list(zip(base.column("_tenant").to_pylist(), own, strict=True))
-    found = {}
-    for i, key in enumerate(own):
-        state = [leaf for column in columns for leaf in column[i]]
-        found[key] = [*state, ends[0][i], ends[1][i], key]
-    return found
+    return {key: [*state, key] for key, state in zip(own, zip(*columns, strict=True), strict=True)}

@@ -352,7 +352,7 @@ def _old_text(groups: Sequence[SourceGroup], here: SourceGroup | None, of: Sourc
     for path, slot in of.old.items():
         bounds: Any = None
         if slot.type.whole:
-            found = [(0, 0)] + [b for group in groups if slot.column in group.columns for b in _measured(group, slot.column)]
+            found = [(0, 0)] + [b for group in groups if slot.column in group.columns for b in measured(group, slot.column)]
             bounds = (0, DAY_US) if slot.type.name == "time" else (min(low for low, _ in found), max(high for _, high in found))
         limits["event", path] = bounds
         if here is not None:
@@ -385,7 +385,7 @@ def _limits(
             continue
         for group in groups:
             if source.column in group.columns:
-                found += _measured(group, source.column)
+                found += measured(group, source.column)
     bounds = min(low for low, _ in found), max(high for _, high in found)
     if not (INT64[0] <= bounds[0] and bounds[1] <= INT64[1]):
         raise NotHere(f"{event_name}.{leaf} holds values beyond 64 bits")
@@ -395,11 +395,11 @@ def _limits(
 def _meta_limits(groups: Sequence[SourceGroup], meta: str) -> Any:
     if meta not in ("occurred_at", "recorded_at"):
         return META_LIMITS[meta]
-    found = [bounds for group in groups for bounds in _measured(group, meta)] or [(0, 0)]
+    found = [bounds for group in groups for bounds in measured(group, meta)] or [(0, 0)]
     return min(low for low, _ in found), max(high for _, high in found)
 
 
-def _measured(group: SourceGroup, column: str) -> list[tuple[int, int]]:
+def measured(group: SourceGroup, column: str) -> list[tuple[int, int]]:
     """The least and the greatest stored value of a column."""
     if group.table is not None:
         values = group.table.column(column)
@@ -423,13 +423,13 @@ def _footer(path: str) -> Mapping[str, tuple[list[tuple[int, int]], int]]:
             statistics = part.column(at).statistics
             if statistics is None or not statistics.has_null_count:
                 present = -(2**62)
-                bounds.append(_widest(column))
+                bounds.append(widest(column))
                 continue
             present += part.num_rows - statistics.null_count
-            if statistics.null_count == part.num_rows or not _counted(column):
+            if statistics.null_count == part.num_rows or not counted(column):
                 continue
             bounds.append(
-                _widest(column)
+                widest(column)
                 if not statistics.has_min_max
                 else (_whole(statistics.min, column), _whole(statistics.max, column))
             )
@@ -437,7 +437,7 @@ def _footer(path: str) -> Mapping[str, tuple[list[tuple[int, int]], int]]:
     return found
 
 
-def _counted(column: str) -> bool:
+def counted(column: str) -> bool:
     """Whether a column holds whole numbers when lowered."""
     tag = column.rpartition(":")[2]
     return tag in ("i64", "ts", "d", "td", "occurred_at", "recorded_at") or (tag[0] == "d" and "_" in tag)
@@ -455,12 +455,12 @@ def _count_types(connection: duckdb.DuckDBPyConnection, paths: Iterable[str]) ->
     if len(_TYPES) > 10_000:
         _TYPES.clear()
     files = ", ".join(map(quoted, new))
-    counted = connection.sql(
+    found = connection.sql(
         f"SELECT filename, type, schema_version, count(*) AS n FROM read_parquet([{files}], filename = true) GROUP BY ALL"
     ).to_arrow_table()
     for path in new:
         _TYPES[path] = {}
-    for row in counted.to_pylist():
+    for row in found.to_pylist():
         _TYPES[row["filename"]][row["type"], row["schema_version"]] = row["n"]
 
 
@@ -468,13 +468,14 @@ def _full(group: SourceGroup, column: str, cut: Cut) -> bool:
     """Whether every event whose type has a column has a value there, by the footers and the counts of types alone."""
     for path in group.paths:
         wanted = sum(count for key, count in _TYPES[path].items() if column in cut.schemas[key].columns)
-        counted = _footer(path).get(column)  # of a list the footer says how many items there are
-        if counted is None or counted[1] != wanted:
+        found = _footer(path).get(column)  # of a list the footer says how many items there are
+        if found is None or found[1] != wanted:
             return False
     return True
 
 
-def _widest(column: str) -> tuple[int, int]:
+def widest(column: str) -> tuple[int, int]:
+    """Bounds of all that a column of whole numbers can hold, lowered."""
     tag = column.rpartition(":")[2]
     if tag in ("ts", "occurred_at", "recorded_at"):
         return MOMENT_LIMITS

@@ -158,7 +158,7 @@ class Text:
         if isinstance(value, bytes):
             return f"from_hex('{value.hex()}')"
         if isinstance(value, (tuple, frozenset)) and kind.item is not None:
-            items = sorted(value) if isinstance(value, frozenset) else value
+            items = sorted(value, key=lambda v: (v is not None, v)) if isinstance(value, frozenset) else value
             return f"[{', '.join(self.constant(v, kind.item) for v in items)}]::{duck_type(kind)}"
         if isinstance(value, (tuple, frozenset)) and not value:
             return f"[]::{duck_type(kind)}"

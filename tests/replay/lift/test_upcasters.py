@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import enum
@@ -17,8 +18,12 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.errors import EventlabError, NotLiftable, UpcastFailed
 from eventlab.model.events import event_type
-from eventlab.replay.lift import run
+from eventlab.model.models import model_of
+from eventlab.replay.lift import fold_table, plan_of, run
 from eventlab.replay.lift.sources import Upcast, sources_of
+from eventlab.replay.lift.stored import NoAnswer, answered, stored_query
+from eventlab.replay.tables import key_names
+from eventlab.store.read_models import base_in_memory
 
 NAME = "liftedupcast.ParcelSent"
 FACTOR = Decimal("1.19")
@@ -230,6 +235,29 @@ def test_the_query_gives_what_python_makes_of_every_event(
         wanted = outcome(lab, fold, "rows")
         for engine in ("loop", "auto"):
             assert str(outcome(lab, fold, engine)) == str(wanted)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@given(st.lists(st.tuples(st.booleans(), quiet), min_size=1, max_size=8), st.integers(0, 4))
+@settings(max_examples=15, deadline=None)
+def test_a_stored_query_makes_of_old_events_what_python_makes(
+    step: Callable[[Any], Any], events: list[tuple[bool, dict[str, Any]]], at: int
+) -> None:
+    with el.scratch() as lab:
+        filled(lab, events)
+        of, cut = model_of(parcels(step)), lab.store.cut()
+        at = min(at, cut.head)
+        try:
+            before, meant = (fold_table(of, cut, "default", until, engine="rows") for until in (at, cut.head))
+        except UpcastFailed:
+            return
+        base = base_in_memory(of.name, "default", of.fingerprint, at, before, key_names(of, "default"))
+        text = stored_query(plan_of(of, cut), cut, "default")
+        assert text is not None
+        with contextlib.suppress(NoAnswer):
+            assert answered(text, cut, "default", cut.head, base).to_pylist() == meant.to_pylist()
+        if all(not is_old or fields["weight"] < 50 for is_old, fields in events):
+            answered(text, cut, "default", cut.head, base)
 
 
 @pytest.mark.parametrize("layout", ["hot", "sealed", "compacted"])
