@@ -174,8 +174,8 @@ class Reader:
         tenant = self._one_tenant("load")
         cut, until = self._at_of(of)
         state, version, position = self._loaded(of, stream, tenant, cut, until)
-        if position:
-            position = self._in_the_log(of, pl.DataFrame({"position": [position]})).item()
+        if position and (own := self._own(of)) is not None:
+            position = own.placed(pl.DataFrame({"position": [position]})).item()
         return Loaded(state, version, position, self._basis(of, *self._at()))
 
     def table(self, model: type[Any], *, engine: Engine = "auto") -> pl.DataFrame:
