@@ -17,33 +17,33 @@ from eventlab.store.verify import verify
 
 
 @el.event
-class LampLit:
-    """A lamp was lit."""
+class BulbLit:
+    """A bulb was lit."""
 
     hours: int
 
 
 @el.event
-class LampBroken:
-    """A lamp went out for ever."""
+class BulbBroken:
+    """A bulb went out for ever."""
 
 
 @el.event
-class LampDusted:
+class BulbDusted:
     """No model takes it."""
 
 
-@el.aggregate(name="lamp")
-class Lamp:
+@el.aggregate(name="bulb")
+class Bulb:
     hours: int = 0
     longest: int = 0
     broken: bool = False
 
-    def evolve(self, event: LampLit | LampBroken) -> Self:
+    def evolve(self, event: BulbLit | BulbBroken) -> Self:
         match event:
-            case LampLit(hours=hours):
+            case BulbLit(hours=hours):
                 return replace(self, hours=self.hours + hours, longest=max(self.longest, hours))
-            case LampBroken():
+            case BulbBroken():
                 return replace(self, broken=True)
         return self
 
@@ -55,10 +55,10 @@ class LitFor:
     lamps: int = 0
 
     @staticmethod
-    def key(event: LampLit) -> str:
+    def key(event: BulbLit) -> str:
         return f"{event.hours} h"
 
-    def evolve(self, event: LampLit) -> Self:
+    def evolve(self, event: BulbLit) -> Self:
         return replace(self, lamps=self.lamps + 1)
 
 
@@ -84,75 +84,75 @@ def elsewhere(lab: el.Lab, name: str, *at: int) -> tuple[list[tuple[Any, ...]], 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[el.Lab]:
     with el.open(tmp_path / "log", maintain=False) as lab:
-        lab.append("lamp-1", [LampLit(3), LampLit(4)])
-        lab.append("lamp-2", [LampLit(3)])
+        lab.append("bulb-1", [BulbLit(3), BulbLit(4)])
+        lab.append("bulb-2", [BulbLit(3)])
         yield lab
 
 
 @pytest.mark.parametrize("compacted", [False, True])
 def test_the_table_is_current_without_the_code(lab: el.Lab, compacted: bool) -> None:
-    lab.rebuild(Lamp)
+    lab.rebuild(Bulb)
     lab.rebuild(LitFor)
     if compacted:
         lab.compact(all=True)
-    for events in ([LampLit(9)], [LampBroken()], [LampLit(1), LampLit(4)]):
-        lab.append("lamp-2", events)
-    lab.append("lamp-3", [LampLit(2)])
-    assert elsewhere(lab, "lamp") == (lab.table(Lamp).rows(), [])
+    for events in ([BulbLit(9)], [BulbBroken()], [BulbLit(1), BulbLit(4)]):
+        lab.append("bulb-2", events)
+    lab.append("bulb-3", [BulbLit(2)])
+    assert elsewhere(lab, "bulb") == (lab.table(Bulb).rows(), [])
     assert elsewhere(lab, "lit_for") == (lab.table(LitFor).rows(), [])
-    assert elsewhere(lab, "lamp", 5) == (lab.at(position=5).table(Lamp).rows(), [])
-    base = lab.store.read_models.accepted("default")["lamp"]
+    assert elsewhere(lab, "bulb", 5) == (lab.at(position=5).table(Bulb).rows(), [])
+    base = lab.store.read_models.accepted("default")["bulb"]
     assert (base.position, lab.head) == (3, 8), "nobody moved the base"
 
 
 def test_where_the_query_has_no_answer_the_base_is_read_and_a_warning_says_so(lab: el.Lab) -> None:
-    lab.rebuild(Lamp)
-    before = lab.table(Lamp).rows()
-    lab.append("lamp-1", [LampLit(5_000_000_000_000)])
-    rows, (said,) = elsewhere(lab, "lamp")
+    lab.rebuild(Bulb)
+    before = lab.table(Bulb).rows()
+    lab.append("bulb-1", [BulbLit(5_000_000_000_000)])
+    rows, (said,) = elsewhere(lab, "bulb")
     assert rows == before
-    assert "state.lamp is as of position 3 of 4: its code is not here" in said
-    lab.rebuild(Lamp)
-    lab.append("lamp-1", [LampLit(6_000_000_000_000)])
-    assert elsewhere(lab, "lamp") == (lab.table(Lamp).rows(), []), "the rebuild made room"
+    assert "state.bulb is as of position 3 of 4: its code is not here" in said
+    lab.rebuild(Bulb)
+    lab.append("bulb-1", [BulbLit(6_000_000_000_000)])
+    assert elsewhere(lab, "bulb") == (lab.table(Bulb).rows(), []), "the rebuild made room"
 
 
 def test_a_catch_up_makes_room_when_the_log_has_doubled_or_has_other_types(lab: el.Lab) -> None:
-    lab.rebuild(Lamp)
+    lab.rebuild(Bulb)
 
     def head() -> int:
-        return int(json.loads(lab.store.read_models.query(lab.store.read_models.accepted("default")["lamp"]) or "{}")["head"])
+        return int(json.loads(lab.store.read_models.query(lab.store.read_models.accepted("default")["bulb"]) or "{}")["head"])
 
-    lab.append("lamp-1", [LampLit(1), LampLit(1)])
-    lab.catch_up(Lamp)
+    lab.append("bulb-1", [BulbLit(1), BulbLit(1)])
+    lab.catch_up(Bulb)
     assert (head(), lab.head) == (3, 5)
-    lab.append("lamp-1", [LampLit(5_000_000_000_000), LampLit(1)])
-    lab.catch_up(Lamp)
+    lab.append("bulb-1", [BulbLit(5_000_000_000_000), BulbLit(1)])
+    lab.catch_up(Bulb)
     assert (head(), lab.head) == (7, 7)
-    lab.append("lamp-1", [LampBroken()])
-    lab.catch_up(Lamp)
+    lab.append("bulb-1", [BulbBroken()])
+    lab.catch_up(Bulb)
     assert (head(), lab.head) == (7, 8), "its code takes it, so it was known"
-    lab.append("lamp-1", [LampDusted()])
-    lab.catch_up(Lamp)
+    lab.append("bulb-1", [BulbDusted()])
+    lab.catch_up(Bulb)
     assert (head(), lab.head) == (9, 9)
-    lab.append("lamp-1", [LampLit(6_000_000_000_000)])
-    assert elsewhere(lab, "lamp") == (lab.table(Lamp).rows(), [])
+    lab.append("bulb-1", [BulbLit(6_000_000_000_000)])
+    assert elsewhere(lab, "bulb") == (lab.table(Bulb).rows(), [])
 
 
 def test_a_query_that_was_changed_is_none(lab: el.Lab) -> None:
-    lab.rebuild(Lamp)
-    lab.append("lamp-1", [LampLit(1)])
+    lab.rebuild(Bulb)
+    lab.append("bulb-1", [BulbLit(1)])
     with lab.store._catalog.write() as catalog:  # type: ignore[attr-defined]
         catalog.execute("UPDATE read_model_query SET query = replace(query, 'max(', 'min(')")
-    rows, (said,) = elsewhere(lab, "lamp")
+    rows, (said,) = elsewhere(lab, "bulb")
     assert rows == [("1", 7, 4, False, 2, 2), ("2", 3, 3, False, 1, 3)]
     assert "no query is stored with it" in said
     assert [of.code for of in verify(lab.store).findings] == ["read-model-query-changed"]  # type: ignore[arg-type]
 
 
 def test_the_query_goes_with_its_base(lab: el.Lab) -> None:
-    lab.rebuild(Lamp)
-    base = lab.store.read_models.accepted("default")["lamp"]
+    lab.rebuild(Bulb)
+    base = lab.store.read_models.accepted("default")["bulb"]
     assert lab.store.read_models.query(base) is not None
-    lab.store.read_models.drop("lamp", "default", base.fingerprint)
+    lab.store.read_models.drop("bulb", "default", base.fingerprint)
     assert lab.store.read_models.query(base) is None
