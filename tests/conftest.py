@@ -37,6 +37,12 @@ def real_data() -> Path:
     return folder
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Only tests are collected: a module that tests import would be imported a second time, under another name, with its events."""
+    is_helper = collection_path.suffix == ".py" and not collection_path.name.startswith(("test_", "conftest"))
+    return True if is_helper else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "real_data" in getattr(item, "fixturenames", ()):
