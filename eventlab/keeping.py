@@ -241,6 +241,10 @@ class Keeper(Reader):
         self._writable()
         listed = [self._model(model) for model in models]
         for of in listed:
+            if of.source is not None:
+                said = f"{of.cls.__name__} is keyed by the state of {of.source.cls.__name__}, which an append does not read"
+                raise Unsupported(said, hint=f"lab.table({of.cls.__name__}) is current without it")
+        for of in listed:
             read_models.catch_up(of, self._store, self._tenant)
             self._inlined[of.name] = of
 

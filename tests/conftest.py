@@ -38,7 +38,7 @@ def real_data() -> Path:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Only tests are collected: a module that tests import would be imported a second time, under another name, with its events."""
+    """Only tests are collected: a module that they import would be imported a second time, by another name, with its events."""
     is_helper = collection_path.suffix == ".py" and not collection_path.name.startswith(("test_", "conftest"))
     return True if is_helper else None
 

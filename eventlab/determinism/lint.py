@@ -224,8 +224,9 @@ def _of_model(model: Model) -> Iterator[Found]:
     sets = frozenset(name for name, kind in model.fields if kind.declared.startswith(("set", "frozenset")))
     floats = frozenset(name for name, kind in model.fields if kind.tag == "f64")
     state = Shape(dict(model.fields), cls)
+    of_source = [] if model.source is None else [Shape(dict(model.source.fields), model.source.cls)]
     shapes = {"evolve": [state, _shape(model.handled)], "decide": [state, _shape(_commands([model]))],
-              "key": [_shape(model.handled)]}  # fmt: skip
+              "key": [*of_source, _shape(model.handled)]}  # fmt: skip
     for name in _MODEL_METHODS:
         function = getattr(cls, name, None)
         if isinstance(function, types.FunctionType):

@@ -135,7 +135,9 @@ def _ways(model: Model, cut: Cut, tenant: Tenant, until: int, bases: int) -> lis
     if model.category is not None and tenant is not ALL:
         ways.append((ONE_BY_ONE, lambda end: _one_by_one(model, cut, str(tenant), end)))
         ways.append((SNAPSHOT, lambda end: _from_snapshots(model, cut, str(tenant), end)))
-    if model.any_order:
+    if model.any_order and model.source is not None:
+        ways.append((ANY_ORDER, f"the rows of events depend on the order in the streams of {model.source.cls.__name__}"))
+    elif model.any_order:
         shuffled = partial(_shuffled, model, cut, tenant) if until <= SHUFFLED else f"more than {SHUFFLED:,} events"
         ways.append((ANY_ORDER, shuffled))
     return ways

@@ -347,6 +347,8 @@ def explanation_html(plan: Explanation) -> str:
     if plan.reason:
         said = (("line", plan.where), ("", plan.text), ("why it does not lift", plan.reason), ("what would lift it", plan.hint))
         parts.append(table("", ("", ""), [(name, text) for name, text in said if text], whole={0}))
+    if plan.source:
+        parts.append(f"<p>{escape(plan.keyed_by)}</p>")
     if plan.guards:
         caption = "guards: a key that meets one is folded by the loop or by your own evolve"
         guards = [(guard.event, guard.where, guard.why) for guard in plan.guards]

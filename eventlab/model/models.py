@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import inspect
 import sys
 import types
@@ -40,9 +41,12 @@ class Model:
     """What eventlab knows of an aggregate or a projection class."""
 
     def __init__(
-        self, cls: type[Any], kind: Literal["aggregate", "projection"], name: str | None, scope: dict[str, Any], *, local: bool
-    ) -> None:
+        self, cls: type[Any], kind: Literal["aggregate", "projection"], name: str | None, scope: dict[str, Any], *, local: bool,
+        source: Model | None = None,
+    ) -> None:  # fmt: skip
         self.cls, self.kind, self.stale = cls, kind, False
+        #: Of a projection that is keyed by state: the aggregate whose state it is, and whose events it folds.
+        self.source = source
         #: Whether it claims that the order of a key's events does not matter.
         self.any_order = False
         #: As of an occurrence: whether its events are sorted by theirs, and which of them correct others.
@@ -65,7 +69,9 @@ class Model:
         if self.decide is not None:
             _takes_one(self.decide, cls)
         self.key = _key_function(cls, kind)
-        self.key_takes_meta = self.key is not None and _takes_meta(self.key, cls, self_first=False)
+        #: How many parameters `key` has: the event and its meta, or the state first and then these.
+        self.key_takes = _key_takes(self.key, cls, source) if self.key is not None else 0
+        self.key_takes_meta = self.key_takes == (2 if source is None else 3)
         self.key_fields = self._key_fields()
         both = [name for name, _ in self.fields if name in self.key_names]
         if both:
@@ -105,6 +111,11 @@ class Model:
     def category(self) -> str | None:
         """The category whose streams an aggregate folds; None for a projection."""
         return self.name if self.kind == "aggregate" else None
+
+    @property
+    def read_category(self) -> str | None:
+        """The one category whose events are folded: an aggregate's own, or that of a projection's source; None for any."""
+        return self.category if self.source is None else self.source.category
 
     def stream(self, id: str) -> str:
         """The name of the stream of one aggregate; `InvalidName` where the id is none."""
@@ -194,23 +205,33 @@ class Model:
             state = state.evolve(part, *meta)
         return state
 
-    def row(self, event: Any, *meta: Any) -> Any:
-        """The key of an event, or the one key of those that stand in its place; None passes it over."""
+    def row(self, event: Any, meta: Any, state: Any = None) -> Any:
+        """The key of an event, or the one key of those that stand in its place; None passes it over.
+
+        `state` is that of the source after the event.
+        """
         assert self.key is not None
-        parts = self.parts(event)
+        first, last = () if self.source is None else (state,), (meta,) if self.key_takes_meta else ()
+        if self.source is not None and self.key_takes == 1:
+            return self.key(state)
+        parts = self.parts(event) if self.instead else None
         if parts is None:
-            return self.key(event, *meta)
-        keys = [self.key(part, *meta) for part in parts]
+            return self.key(*first, event, *last)
+        keys = [self.key(*first, part, *last) for part in parts]
         if any(key != keys[0] for key in keys):
             raise ValueError(f"what stands in its place belongs to several rows: {', '.join(map(repr, dict.fromkeys(keys)))}")
         return keys[0] if keys else None
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits: the code of `evolve` and `key` with what they reach, the state's shape, the events' schemas.
+        """32 hex digits: the code of `evolve` and `key` with what they reach, the state's shape, the events' schemas, the source.
 
         Made again when anything it was made from was put in the place of something else.
         """
+        own = self._own_fingerprint()
+        return own if self.source is None else hashlib.sha256(f"{own};{self.source.fingerprint}".encode()).hexdigest()[:32]
+
+    def _own_fingerprint(self) -> str:
         made = self._fingerprint
         if made is not None and made[0] == EVENTS.generation and made[2].holds():
             return made[1]
@@ -383,6 +404,21 @@ def _takes_meta(function: Callable[..., Any], cls: type[Any], *, self_first: boo
     return len(taken) == 2
 
 
+def _key_takes(function: Callable[..., Any], cls: type[Any], source: Model | None) -> int:
+    """How many parameters `key` has."""
+    if source is None:
+        return 1 + _takes_meta(function, cls, self_first=False)
+    taken = [*inspect.signature(function).parameters.values()]
+    plain = all(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in taken)
+    if not 1 <= len(taken) <= 3 or not plain:
+        shown = ", ".join(map(str, taken))
+        raise ModelError(
+            f"{cls.__name__}.key takes ({shown})",
+            hint=f"with source={source.cls.__name__} it is given the state, or the state and the event, or these and its meta",
+        )
+    return len(taken)
+
+
 def _key_function(cls: type[Any], kind: str) -> types.FunctionType | None:
     declared = next((vars(c)["key"] for c in cls.__mro__ if isinstance(vars(c).get("key"), staticmethod)), None)
     if kind == "aggregate":
@@ -470,23 +506,53 @@ def projection(cls: C, /) -> C: ...
 @overload
 @dataclass_transform(frozen_default=True)
 def projection(
-    *, name: str | None = None, any_order: bool = False, late: Literal["sorted"] | None = None,
-    corrections: Sequence[type[Any]] = (),
+    *, name: str | None = None, source: type[Any] | None = None, any_order: bool = False,
+    late: Literal["sorted"] | None = None, corrections: Sequence[type[Any]] = (),
 ) -> Callable[[C], C]: ...  # fmt: skip
 def projection(
-    cls: Any = None, /, *, name: str | None = None, any_order: bool = False, late: Literal["sorted"] | None = None,
-    corrections: Sequence[type[Any]] = (),
+    cls: Any = None, /, *, name: str | None = None, source: type[Any] | None = None, any_order: bool = False,
+    late: Literal["sorted"] | None = None, corrections: Sequence[type[Any]] = (),
 ) -> Any:  # fmt: skip
     """A table folded from events of any stream: a frozen dataclass with `evolve` and a static `key(event, meta)`.
 
     `key` gives the row an event belongs to: a string, a named tuple of columns, or None to pass the event over. `any_order`
     claims that the order of a row's events does not matter, as for a sum; `lab.check` holds it to that. `late` and
     `corrections` as for an aggregate.
+
+    With `source`, an aggregate, the key is made from the state that the event's stream has after it: `key(state)`,
+    `key(state, event)` or `key(state, event, meta)`. It folds the events of that aggregate's streams which its own `evolve`
+    lists, each into the row that the stream belongs to when the event comes.
+
+    >>> from dataclasses import replace
+    >>> import eventlab as el
+    >>> @el.event
+    ... class VanLeased:
+    ...     depot: str
+    >>> @el.event
+    ... class VanFuelled:
+    ...     litres: int
+    >>> @el.aggregate
+    ... class Van:
+    ...     depot: str = ""
+    ...     def evolve(self, event: VanLeased) -> "Van":
+    ...         return replace(self, depot=event.depot)
+    >>> @el.projection(source=Van)
+    ... class DepotFuel:
+    ...     litres: int = 0
+    ...     @staticmethod
+    ...     def key(van: Van) -> str:
+    ...         return van.depot
+    ...     def evolve(self, event: VanFuelled) -> "DepotFuel":
+    ...         return replace(self, litres=self.litres + event.litres)
+    >>> lab = el.scratch()
+    >>> done = lab.append("van-1", [VanLeased("north"), VanFuelled(40), VanLeased("south"), VanFuelled(30)])
+    >>> lab.table(DepotFuel).select("_id", "litres").rows()
+    [('north', 40), ('south', 30)]
     """
     scope = sys._getframe(1)
 
     def wrap(cls: C) -> C:
-        return _define(cls, "projection", name, scope, any_order, late, corrections)
+        return _define(cls, "projection", name, scope, any_order, late, corrections, source)
 
     return wrap(cls) if cls is not None else wrap
 
@@ -504,10 +570,11 @@ def _corrections(given: Any) -> tuple[EventType, ...]:
 
 def _define(
     cls: C, kind: Literal["aggregate", "projection"], name: str | None, frame: types.FrameType, any_order: bool,
-    late: Literal["sorted"] | None, corrections: Sequence[type[Any]],
+    late: Literal["sorted"] | None, corrections: Sequence[type[Any]], source: type[Any] | None = None,
 ) -> C:  # fmt: skip
+    keyed_by = None if source is None else _source(source, cls, late, corrections)
     made = freeze(cls)
-    model = Model(made, kind, name, frame.f_locals, local=frame.f_locals is not frame.f_globals)
+    model = Model(made, kind, name, frame.f_locals, local=frame.f_locals is not frame.f_globals, source=keyed_by)
     model.any_order = any_order
     model.late, model.corrections = _late(late), _corrections(corrections)
     setattr(made, _MARK, model)
@@ -516,6 +583,20 @@ def _define(
     # Until its own are defined: without them these events would be passed over, silently.
     model._instead = dict(before._instead)
     return made
+
+
+def _source(source: type[Any], cls: type[Any], late: Any, corrections: Any) -> Model:
+    """The aggregate by whose state a projection is keyed."""
+    found = model_of(source)
+    if found.kind != "aggregate":
+        said = f"projection {cls.__name__} has source={source.__name__}, which is a projection and has no streams"
+        raise ModelError(said, hint="an aggregate: the state of the event's stream gives the key")
+    if late or corrections or found.late or found.corrections:
+        raise ModelError(
+            f"projection {cls.__name__} has a source, and late= or corrections= is given for one of the two",
+            hint="its key depends on the order of the log: leave them out, or key it by the event",
+        )
+    return found
 
 
 F = TypeVar("F", bound=Callable[[Any], Any])
@@ -589,6 +670,10 @@ def model_of(cls: type[Any], *, superseded: bool = False) -> Model:
         raise ModelError(f"{shown} is not a model", hint=hint or "decorate its class with @el.aggregate or @el.projection")
     if model.stale and not superseded:
         raise StaleType(f"this {cls.__name__} was defined again since", hint="use the new class", type=cls.__name__)
+    if model.source is not None and model.source.stale and not superseded:
+        old = model.source.cls.__name__
+        said = f"{cls.__name__} is keyed by the state of an old {old}, which was defined again since"
+        raise StaleType(said, hint=f"define {cls.__name__} again too", type=old)
     return model
 
 

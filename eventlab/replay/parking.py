@@ -92,9 +92,10 @@ class _ParkingFold(RowFold):
     """The row fold, of all keys or of some, that goes on after an event that was not taken."""
 
     def __init__(
-        self, model: Model, tenant: Tenant, lookup: Lookup | None, parking: Parking, only: Collection[Key] | None, *, strict: bool
-    ) -> None:
-        super().__init__(model, tenant, lookup, self._fits if strict else None)
+        self, model: Model, tenant: Tenant, lookup: Lookup | None, parking: Parking, only: Collection[Key] | None, *,
+        strict: bool, of_source: Lookup | None,
+    ) -> None:  # fmt: skip
+        super().__init__(model, tenant, lookup, self._fits if strict else None, of_source)
         self.parking, self.only = parking, only
 
     def _fits(self, key: Key, event: Any, state: Any, position: int) -> None:
@@ -142,11 +143,12 @@ def parked_table(
     lookup: Lookup | None,
     parking: Parking,
     only: Collection[Key] | None = None,
+    of_source: Lookup | None = None,
 ) -> pa.Table:
     """The rows that the row fold gives, of all keys or of some; those that stop have the state before their event."""
     for strict in (False, True):
         trial = parking.copy()
-        folding = _ParkingFold(model, tenant, lookup, trial, only, strict=strict)
+        folding = _ParkingFold(model, tenant, lookup, trial, only, strict=strict, of_source=of_source)
         for batch in batches():
             folding.feed(batch)
         # A key that stopped at its first event has no state.

@@ -5,7 +5,7 @@ This is what a model means. Any other engine gives the same states or is not use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import FrozenInstanceError
 from typing import Any, Final
 
@@ -33,10 +33,14 @@ Watch = Callable[[Key, Any, Any, int], None]
 class RowFold:
     """A fold in progress: feed it batches in position order, in as many pieces as you like; `entries` is its state.
 
-    `lookup` gives entries to continue from, for keys that are seen for the first time.
+    `lookup` gives entries to continue from, for keys that are seen for the first time; `of_source` the same for the streams
+    of a projection's source.
     """
 
-    def __init__(self, model: Model, tenant: Tenant, lookup: Lookup | None = None, watch: Watch | None = None) -> None:
+    def __init__(
+        self, model: Model, tenant: Tenant, lookup: Lookup | None = None, watch: Watch | None = None,
+        of_source: Lookup | None = None,
+    ) -> None:  # fmt: skip
         self.model = model
         self.entries: dict[Key, Entry] = {}
         self.events = 0
@@ -44,6 +48,7 @@ class RowFold:
         self._lookup = lookup
         self._watch = watch
         self._class_of = class_lookup(model)
+        self._source = None if model.source is None else _Source(model.source, tenant, of_source)
 
     def feed(self, batch: Batch) -> None:
         """Fold the events of one batch."""
@@ -69,16 +74,23 @@ class RowFold:
         if self.model.key is None:
             keys: list[Key] = envelope.stream
         else:
-            key_of = self.model.row if self.model.instead else self.model.key
+            model, key_of = self.model, self.model.key
+            plain = self._source is None and not model.instead
+            states = [None] * len(events) if self._source is None else self._source.after_each(batch)
             keys = []
-            expected = str if self.model.key_names == ("_id",) else tuple
-            width = len(self.model.key_names)
-            for i, event in enumerate(events):
-                if event is None:  # of a type without a class here
+            expected = str if model.key_names == ("_id",) else tuple
+            width = len(model.key_names)
+            for i, (event, state) in enumerate(zip(events, states, strict=True)):
+                if event is None:  # of a type without a class here, or that is not folded
                     keys.append(None)
                     continue
                 try:
-                    key = key_of(event, Meta(envelope, i)) if self.model.key_takes_meta else key_of(event)
+                    if isinstance(state, EvolveFailed):
+                        raise state
+                    if plain:
+                        key = key_of(event, Meta(envelope, i)) if model.key_takes_meta else key_of(event)
+                    else:
+                        key = model.row(event, Meta(envelope, i) if model.key_takes_meta else None, state)
                 except Exception as why:
                     keys.append(self._no_key(envelope, i, why))
                     continue
@@ -121,6 +133,47 @@ class RowFold:
             raise failed(model, "evolve", envelope, at, why) from why
 
 
+class _Source:
+    """The states of the streams by which a projection is keyed; one that has raised has none from there on."""
+
+    def __init__(self, model: Model, tenant: Tenant, lookup: Lookup | None) -> None:
+        self.model, self._lookup, self._tenanted = model, lookup, tenant is ALL
+        self.states: dict[Key, Any] = {}
+        self._class_of = class_lookup(model)
+
+    def after_each(self, batch: Batch) -> list[Any]:
+        """The state of its stream after each event, or the error that there is none for."""
+        model, envelope, states = self.model, batch.envelope, self.states
+        events: list[Any] = batch.events(self._class_of)
+        keys: list[Key] = list(zip(envelope.tenant, envelope.stream, strict=True)) if self._tenanted else envelope.stream
+        if self._lookup is not None:
+            missing = [key for key in dict.fromkeys(keys) if key not in states]
+            states.update((key, entry[STATE]) for key, entry in self._lookup(missing).items())
+        found = []
+        for i, (key, event) in enumerate(zip(keys, events, strict=True)):
+            state = states.get(key)
+            if state is None:
+                state = model.initial
+            if event is not None and not isinstance(state, EvolveFailed):
+                try:
+                    state = model.step(state, event, *([Meta(envelope, i)] if model.takes_meta else []))
+                    if state.__class__ is not model.cls:
+                        raise TypeError(f"it gave {state!r}, not a {model.cls.__name__}")
+                except Exception as why:
+                    state = failed(model, "evolve", envelope, i, why)
+            states[key] = state
+            found.append(state)
+        return found
+
+
+def source_entries(source: Model, batches: Iterable[Batch], tenant: Tenant) -> dict[Key, Entry]:
+    """The entries of a projection's source, of which some streams may have failed: see `RowFold`."""
+    states = _Source(source, tenant, None)
+    for batch in batches:
+        states.after_each(batch)
+    return {key: [state, 0, 0] for key, state in states.states.items()}
+
+
 def class_lookup(model: Model) -> ClassOf:
     """Which class reads a stored type for a model: those its `evolve` lists; the rest it never sees."""
     handled = model.handled
@@ -131,19 +184,26 @@ def class_lookup(model: Model) -> ClassOf:
 
 
 def events_of(model: Model) -> Filter:
-    """The events that a fold has to see: an aggregate's whole category, or the types that a projection handles."""
-    if model.category is not None:
-        return Filter((Clause(categories=frozenset((model.category,))),))
+    """The events that a fold has to see: the whole category of an aggregate or a source, or what a projection handles."""
+    if model.read_category is not None:
+        return Filter((Clause(categories=frozenset((model.read_category,))),))
     handled = model.handled
     return EVERYTHING if handled is None else Filter((Clause(types=frozenset(kind.name for kind in handled)),))
 
 
 def batches_of(model: Model, cut: Cut, tenant: Tenant, *, after: int = 0, until: int | None = None) -> Iterator[Batch]:
     """What a model folds, in position order, with the columns it looks at and no others."""
-    handled = model.handled
-    envelope = ENVELOPE_NAMES if model.takes_meta or model.key_takes_meta else FOLD_ENVELOPE
-    types = None if handled is None else [kind.name for kind in handled]
+    envelope, types = looked_at(model)
     return cut.batches(events_of(model), tenant=tenant, after=after, until=until, envelope=envelope, types=types)
+
+
+def looked_at(model: Model) -> tuple[Sequence[str], list[str] | None]:
+    """The envelope columns that a fold looks at, and the types whose payload it does, of its source too; None for all."""
+    models = [model, *([] if model.source is None else [model.source])]
+    metas = any(of.takes_meta or of.key_takes_meta for of in models)
+    handled = [of.handled for of in models]
+    types = None if None in handled else sorted({kind.name for kinds in handled for kind in kinds or ()})
+    return ENVELOPE_NAMES if metas else FOLD_ENVELOPE, types
 
 
 def fold(model: Model, batches: Iterable[Batch], tenant: Tenant, lookup: Lookup | None = None) -> RowFold:

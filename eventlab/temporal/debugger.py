@@ -249,11 +249,20 @@ def _check_count(value: Any, what: str, least: int | None = None) -> int:
 def events_of_key(model: Model, key: Any, events: Iterable[Recorded]) -> list[Recorded]:
     """The events that a projection folds into one row."""
     assert model.key is not None
-    found = []
+    found, source, handled = [], model.source, model.handled
+    own = None if handled is None else {kind.cls for kind in handled}
+    states: dict[str, Any] = {}
     for event in events:
         if isinstance(event.data, dict):
             continue
-        of = model.row(event.data, *([event] if model.key_takes_meta else []))
+        state = None
+        if source is not None:
+            state = states.get(event.stream, source.initial)
+            if source.handled is None or type(event.data) in [kind.cls for kind in source.handled]:
+                state = states[event.stream] = source.step(state, event.data, *([event] if source.takes_meta else []))
+            if own is not None and type(event.data) not in own:
+                continue
+        of = model.row(event.data, event, state)
         if of is not None and (of == key or (isinstance(of, tuple) and tuple(of) == key)):
             found.append(event)
     return found

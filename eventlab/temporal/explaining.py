@@ -12,6 +12,7 @@ from eventlab.replay.lift.plan import Plan
 from eventlab.replay.lift.scan import scan_of
 from eventlab.replay.lift.sources import sources_of
 from eventlab.replay.lift.sql import NotHere
+from eventlab.replay.lift.staged import imagined
 from eventlab.store.base import Cut, Tenant
 
 
@@ -26,6 +27,8 @@ def explained(model: Model, cut: Cut, tenant: Tenant, until: int) -> Explanation
     with connect() as connection:
         try:
             scan = scan_of(model, plan.kinds, analysis.events, cut, tenant, until, connection)
+            if model.source is not None:
+                scan = imagined(scan, model.source, analysis)
             sql = Lifting(model, analysis, fields, scan, tenant).query().sql if scan.sql else ""
         except NotHere as why:
             # Each field lifts, and the query cannot be written: an expression without SQL, a stored column that is too wide.

@@ -359,8 +359,8 @@ def _is_command(what: Any) -> bool:
 def _pairs(model: Any, listed: Iterable[Any]) -> Iterable[tuple[str, Any]]:
     """The given events with their streams, in their order."""
     category = "given"
-    if model is not None and not isinstance(model, Handmade) and (of := model_of(model)).category is not None:
-        category = of.category or category
+    if model is not None and not isinstance(model, Handmade):
+        category = model_of(model).read_category or category
     for part in each(listed):
         streams = part.items() if isinstance(part, Mapping) else [(f"{category}-{ID}", part)]
         for stream, events in streams:

@@ -50,6 +50,11 @@ class EventIR:
         return tuple(dict.fromkeys(str(n.value) for n in self.nodes() if n.op == "event"))
 
     @property
+    def of_source(self) -> tuple[str, ...]:
+        """The leaves of the source's state that are read."""
+        return tuple(dict.fromkeys(str(n.value) for n in self.nodes() if n.op == "source"))
+
+    @property
     def metas(self) -> tuple[str, ...]:
         """The metadata that is read."""
         return tuple(dict.fromkeys(str(n.value) for n in self.nodes() if n.op == "meta"))
@@ -257,10 +262,15 @@ def _key(model: Model, build: Builder, event: Rec) -> tuple[tuple[Node, ...], No
         return (), None, ()
     run = Execution(build)
     owner = next((c for c in model.cls.__mro__ if isinstance(vars(c).get("key"), staticmethod)), None)
+    source, first = model.source, list[Sym]()
+    if source is not None:
+        plain_dataclass(source.cls)
+        first = [Rec(source.cls, {name: _symbol(build, "source", name, of, None) for name, of in source.fields})]
+    last = [MetaSym()] if model.key_takes_meta else []
     try:
         found = [
-            run.call(model.key, [part, *([MetaSym()] if model.key_takes_meta else [])], {}, owner, 0)
-            for part in _parts(model, run, event)
+            run.call(model.key, [*first, part, *last] if len(first) < model.key_takes else first, {}, owner, 0)
+            for part in (_parts(model, run, event) if len(first) < model.key_takes else (event,))
         ]
         value = found[0] if found else Known(None)
         if len(found) > 1 and not all(_one(value, other) for other in found):

@@ -68,6 +68,8 @@ class Explanation:
     hint: str = ""
     sql: str = ""
     loop: str = ""
+    #: The aggregate by whose state its key is made; empty where the event alone gives it.
+    source: str = ""
 
     def code(self) -> str:
         """The Python that explains it again in another cell."""
@@ -84,11 +86,18 @@ class Explanation:
         lifted = sum(1 for field in self.fields if field.engine == "lifted")
         return f"{self.model}: {self.engine}, {lifted} of {len(self.fields)} fields lift"
 
+    @property
+    def keyed_by(self) -> str:
+        """By whose state it is keyed, in one line; empty where it is not."""
+        return f"keyed by the state of {self.source} after each event: lab.explain({self.source})" if self.source else ""
+
     def __repr__(self) -> str:
         return f"Explanation({self.verdict})"
 
     def __str__(self) -> str:
         lines = [f"{self.verdict} ({', '.join(self.events)})"]
+        if self.source:
+            lines.append(f"  {self.keyed_by}")
         if self.reason:
             lines.append(f"  {self.where}: {self.reason}" if self.where else f"  {self.reason}")
             if self.text:
@@ -134,12 +143,14 @@ _HINTS = {
 def explain(plan: Plan) -> Explanation:
     """The explanation of a plan."""
     model, file = plan.model.cls.__name__, plan.model.evolve.__code__.co_filename
+    source = "" if plan.model.source is None else plan.model.source.cls.__name__
     if plan.refusal is not None:
         why = plan.refusal
         fields = tuple(FieldPlan(name, kind.declared, "?", None, "rows") for name, kind in plan.model.fields)
         where = place(why.file, why.line)
         hint = why.hint or "plain expressions of state and event"
-        return Explanation(model, "rows", fields, (), tuple(plan.kinds), why.why, where, _line(why.file, why.line), hint)
+        line = _line(why.file, why.line)
+        return Explanation(model, "rows", fields, (), tuple(plan.kinds), why.why, where, line, hint, source=source)
     found = []
     refused, half = plan.not_lifted, plan.halves
     for path, leaf in plan.fields.leaves.items():
@@ -170,5 +181,6 @@ def explain(plan: Plan) -> Explanation:
     loop = plan.loop if half is None else half.loop
     engine = "rows" if loop is None else "lifted + loop" if half is not None else "loop" if refused else "lifted"
     return Explanation(
-        model, engine, tuple(found), guards, tuple(plan.kinds), sql=plan.last_sql, loop="" if loop is None else loop.text
-    )
+        model, engine, tuple(found), guards, tuple(plan.kinds), sql=plan.last_sql, loop="" if loop is None else loop.text,
+        source=source,
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 from eventlab.replay.lift.types import BOOL, Type
 
-LEAVES = frozenset({"const", "state", "event", "meta", "var"})
+LEAVES = frozenset({"const", "state", "event", "meta", "source", "var"})
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -104,7 +104,7 @@ def show(node: Node) -> str:
         return repr(node.value)
     if node.op == "state":
         return f"self.{node.value}"
-    if node.op in ("event", "meta", "var"):
+    if node.op in ("event", "meta", "source", "var"):
         return f"{node.op}.{node.value}"
     inner = ", ".join(map(show, node.args))
     return f"{node.op}({inner}{f'; {node.value!r}' if node.value is not None else ''})"

@@ -38,7 +38,7 @@ class Emitter:
             return self.bound[node]
         if node.op == "const":
             return self.constant(node.value)
-        if node.op in ("state", "event", "meta"):
+        if node.op in ("state", "event", "meta", "source"):
             return self.names[node.op, node.value]
         if node.op == "var":
             return str(node.value)
@@ -126,6 +126,8 @@ class Loop:
     working: frozenset[int]
     leaves: Mapping[str, tuple[str, ...]]
     metas: tuple[str, ...]
+    #: The leaves of its source's state that a projection's key reads.
+    of_source: tuple[str, ...]
     order: tuple[str, ...]
     initial: tuple[Any, ...]
     run: Any
@@ -137,6 +139,7 @@ def loop_of(analysis: Analysis, *, every: bool = False) -> Loop:
     order = tuple(analysis.leaves)
     place = {path: i for i, path in enumerate(order)}
     metas = tuple(dict.fromkeys(m for event in analysis.events.values() for m in event.metas))
+    of_source = tuple(dict.fromkeys(leaf for event in analysis.events.values() for leaf in event.of_source))
     given: dict[str, Any] = {**HELPERS, "dsum": dsum}
     size = len(order)
     keyed = model.key is not None
@@ -144,7 +147,8 @@ def loop_of(analysis: Analysis, *, every: bool = False) -> Loop:
     head = f"def fold(rows, values, {', '.join([*further, *(['out'] if every else [])])}):"
     unpacked = [
         *([] if keyed else ["s"]), "code", *(["version"] if every and not keyed else []),
-        *(["position"] if every or keyed else []), *(f"m_{m}" for m in metas), *(["tenant"] if keyed else []),
+        *(["position"] if every or keyed else []), *(f"m_{m}" for m in metas),
+        *(f"f{i}" for i in range(len(of_source))), *(["tenant"] if keyed else []),
     ]  # fmt: skip
     lines = [f"    for {', '.join(unpacked)} in rows:"]
     before = ["    get = states.get"] if keyed else []
@@ -156,6 +160,7 @@ def loop_of(analysis: Analysis, *, every: bool = False) -> Loop:
     for number, (name, event) in enumerate(analysis.events.items(), 1):
         codes[name] = number
         names: dict[tuple[str, str], str] = {("meta", m): f"m_{m}" for m in metas}
+        names |= {("source", leaf): f"f{i}" for i, leaf in enumerate(of_source)}
         names |= {("event", leaf): f"e{i}" for i, leaf in enumerate(event.leaves)}
         names |= {("state", path): f"s[{i}]" for path, i in place.items()}
         emitter = Emitter(names, given)
@@ -186,7 +191,7 @@ def loop_of(analysis: Analysis, *, every: bool = False) -> Loop:
     exec(compile(text, f"<loop of {model.cls.__name__}>", "exec"), space)
     initial = tuple(leaf.initial for leaf in analysis.leaves.values())
     leaves = {name: event.leaves for name, event in analysis.events.items()}
-    return Loop(text, codes, frozenset(working), leaves, metas, order, initial, space["fold"])
+    return Loop(text, codes, frozenset(working), leaves, metas, of_source, order, initial, space["fold"])
 
 
 def _entered(indent: str, key: str) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import decimal
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import duckdb
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,9 +29,10 @@ from eventlab.replay.lift.scan import Part, Scan, refuse_broken, scan_of
 from eventlab.replay.lift.source import Refused
 from eventlab.replay.lift.sources import Abandoned
 from eventlab.replay.lift.sql import NotHere
+from eventlab.replay.lift.staged import SourceStates, fields_read, paths_read
 from eventlab.replay.lift.types import closed_in, item_of
 from eventlab.replay.parking import Parking, parked_table
-from eventlab.replay.rows import Entry, Key, Lookup, RowFold, batches_of, events_of
+from eventlab.replay.rows import Entry, Key, Lookup, RowFold, batches_of, events_of, source_entries
 from eventlab.replay.tables import entries_of, key_names, key_table, sorted_table, table_of
 from eventlab.store.base import ALL, FOLD_ENVELOPE, Batch, Cut, Tenant, collector_off
 from eventlab.store.columns import ENVELOPE_NAMES, codec
@@ -72,7 +75,7 @@ def fold_table(
     try:
         small = until < _SMALL and plan.loop is not None
         if (engine == "lifted" or (engine == "auto" and not small)) and base is None and after == 0:
-            found = _lifted(plan, whole)
+            found = _lifted(plan, whole, engine)
             if found is not None:
                 return found
             if engine == "lifted" and plan.last_why is not None:
@@ -128,7 +131,7 @@ def _versions(
         _refuse_not_liftable(plan)
     try:
         if engine == "lifted" or (engine == "auto" and (until >= _SMALL or plan.every is None)):
-            found = _lifted_versions(plan, cut, tenant, until, fields, told=told)
+            found = _lifted_versions(plan, cut, tenant, until, fields, told=told, engine=engine)
             if found is not None:
                 return found
             if engine == "lifted" and plan.last_why is not None:
@@ -150,7 +153,58 @@ def fold_since(model: Model, cut: Cut, tenant: Tenant, until: int, after: int, b
             if not bad:
                 table = table_from(model, plan.analysis.leaves, [state[-1] for state in out], out, tenant)
                 return _by_key_and_position(model, table, tenant)
-    return _row_versions(model, batches_of(model, cut, tenant, after=after, until=until), tenant, None, base)
+    before = _before_source(model, cut, tenant, after)
+    return _row_versions(model, batches_of(model, cut, tenant, after=after, until=until), tenant, None, base, before)
+
+
+def _source_states(
+    plan: Plan, cut: Cut, tenant: Tenant, until: int, after: int = 0, *, engine: str = "auto"
+) -> SourceStates | None:
+    """The state of a projection's source after each event, as far as its key reads it; None for a key of events alone."""
+    source, fields = plan.model.source, fields_read(plan.analysis)
+    if source is None or not fields:
+        return None
+    try:
+        if after == 0:
+            table = fold_versions(source, cut, tenant, until, engine=engine, fields=fields)
+        else:
+            before = fold_table(source, cut, tenant, after)
+            table = fold_since(source, cut, tenant, until, after, lambda keys: _rows_of(before, keys))
+        return SourceStates(source, paths_read(plan.analysis), table.select(["_position", *fields]))
+    except NotLiftable:
+        raise
+    except Exception as why:  # what the source raises: it may be that nobody asks for its state there
+        raise Abandoned(str(why)) from why
+
+
+def _rows_of(table: pa.Table, keys: pa.Table) -> pa.Table:
+    """The rows of some keys."""
+    names = keys.column_names
+    own = pl.DataFrame(pl.from_arrow(table.select(names))).with_row_index("_at")
+    found = own.join(pl.DataFrame(pl.from_arrow(keys)), on=names, how="semi", maintain_order="left")
+    return table.take(pa.array(found["_at"].to_list(), pa.int64()))
+
+
+def _before_source(model: Model, cut: Cut, tenant: Tenant, after: int) -> Lookup | None:
+    """The entries of a source's streams at a position, for a row fold of what comes after it."""
+    source = model.source
+    if source is None or after == 0:
+        return None
+
+    @functools.cache
+    def table() -> pa.Table | dict[Key, Entry]:
+        try:
+            return fold_table(source, cut, tenant, after)
+        except Exception:  # a stream that fails has no state from there on, and others have
+            return source_entries(source, batches_of(source, cut, tenant, until=after), tenant)
+
+    def lookup(keys: list[Key]) -> dict[Key, Entry]:
+        found = table()
+        if isinstance(found, dict):
+            return {key: found[key] for key in keys if key in found}
+        return entries_of(source, _rows_of(found, key_table(source, tenant, keys)), tenant)
+
+    return lookup
 
 
 def _plan(model: Model, cut: Cut) -> Plan | None:
@@ -182,15 +236,17 @@ class _Listed:
 
 
 def _row_versions(
-    model: Model, batches: Iterable[Batch], tenant: Tenant, only: Collection[Key] | None, base: Find | None = None
-) -> pa.Table:
+    model: Model, batches: Iterable[Batch], tenant: Tenant, only: Collection[Key] | None, base: Find | None = None,
+    of_source: Lookup | None = None,
+) -> pa.Table:  # fmt: skip
     listed, lookup = _Listed(), _lookup_in(model, tenant, base)
 
     def watch(key: Key, event: Any, state: Any, position: int) -> None:
         listed.keys.append(key)
         listed.entries.append([state, folding.entries[key][1], position])
 
-    folding = RowFold(model, tenant, lookup, watch) if only is None else _Only(only, model, tenant, lookup, watch)
+    more = (model, tenant, lookup, watch, of_source)
+    folding = RowFold(*more) if only is None else _Only(only, *more)
     for batch in batches:
         folding.feed(batch)
     return _by_key_and_position(model, table_of(model, listed, tenant), tenant)  # type: ignore[arg-type]
@@ -235,10 +291,10 @@ class _Disordered(Exception):
 
 
 def _lifted_versions(
-    plan: Plan, cut: Cut, tenant: Tenant, until: int, fields: Collection[str] | None, *, told: bool
+    plan: Plan, cut: Cut, tenant: Tenant, until: int, fields: Collection[str] | None, *, told: bool, engine: str
 ) -> pa.Table | None:
     """Every version by streaming windows; None where they do not give it."""
-    found = _asked(plan, cut, tenant, until, every=True, only=fields, told=told)
+    found = _asked(plan, cut, tenant, until, every=True, only=fields, told=told, source_engine=engine)
     if found is None:
         return None
     tables, bad = found
@@ -287,6 +343,7 @@ def _asked(
     only: Collection[str] | None = None,
     told: bool = False,
     settled: bool = False,
+    source_engine: str = "auto",
 ) -> tuple[list[pa.Table], set[Any]] | None:
     """The rows that the query gives, in one or more tables, and the keys that guards caught; None where it does not lift here.
 
@@ -330,6 +387,9 @@ def _asked(
         scan = scan_of(model, plan.kinds, analysis.events, cut, tenant, until, connection, more)
         if not scan.sql:
             return [], bad
+        states = _source_states(plan, cut, tenant, until, engine=source_engine)
+        if states is not None:
+            scan = states.joined(scan, connection)
         if half is not None and not _pays(half, plan, connection, scan):
             return None
         refuse_broken(connection, scan)
@@ -349,9 +409,9 @@ def _asked(
     return tables, bad
 
 
-def _lifted(plan: Plan, whole: _Whole) -> pa.Table | None:
+def _lifted(plan: Plan, whole: _Whole, engine: str) -> pa.Table | None:
     """The table by the query; None where it does not lift over this log."""
-    found = _asked(plan, whole.cut, whole.tenant, whole.until, every=False, finished=whole.finished)
+    found = _asked(plan, whole.cut, whole.tenant, whole.until, every=False, finished=whole.finished, source_engine=engine)
     if found is None:
         return None
     tables, bad = found
@@ -464,12 +524,13 @@ class _Whole:
             # As a rule nothing is to be parked, and then no key need be watched.
             with contextlib.suppress(EvolveFailed):
                 return self._plain_rows(only)
-        return parked_table(self.model, lambda: self._batches(only), self.tenant, self._lookup, self.parking, only)
+        before = _before_source(self.model, self.cut, self.tenant, self.after)
+        return parked_table(self.model, lambda: self._batches(only), self.tenant, self._lookup, self.parking, only, before)
 
     def _plain_rows(self, only: Collection[Key] | None) -> pa.Table:
-        folding = RowFold(self.model, self.tenant, self._lookup)
-        if only is not None:
-            folding = _Only(only, self.model, self.tenant, self._lookup)
+        before = _before_source(self.model, self.cut, self.tenant, self.after)
+        more = (self.model, self.tenant, self._lookup, None, before)
+        folding = RowFold(*more) if only is None else _Only(only, *more)
         for batch in self._batches(only):
             folding.feed(batch)
         return table_of(self.model, folding.entries, self.tenant)
@@ -567,13 +628,14 @@ def run_loop(
     states: dict[Any, list[Any]] = {}
     bad: set[Any] = set()
     begin = [*loop.initial, 0, 0]
+    source = _source_states(plan, cut, tenant, until, after)
     held = {} if base is None else _base_states(plan, base, tenant, _touched(plan, loop, cut, tenant, until, after))
     initial: Callable[[Any], list[Any]] = lambda key: [*begin, key]  # noqa: E731
     if held:
         initial = lambda key: held.get(key) or [*begin, key]  # noqa: E731
     for batch in _batches(plan, loop, cut, tenant, until, after, only):
         try:
-            run_batch(plan, loop, batch, states, bad, initial, tenant, out)
+            run_batch(plan, loop, batch, states, bad, initial, tenant, out, source)
         except Abandoned:
             raise
         except Exception as why:  # a key that raises: there is no key to mark
@@ -583,20 +645,24 @@ def run_loop(
 
 def run_batch(
     plan: Plan, loop: Loop, batch: Batch, states: dict[Any, list[Any]], bad: set[Any], initial: Callable[[Any], list[Any]],
-    tenant: Tenant, out: list[Any] | None = None,
+    tenant: Tenant, out: list[Any] | None = None, source: SourceStates | None = None,
 ) -> None:  # fmt: skip
     """Fold a batch on; `initial` gives the state with which a key begins."""
-    run = _run_keyed if plan.model.key is not None else _run_streams
-    run(plan, loop, batch, states, bad, initial, tenant, out)
+    if plan.model.key is not None:
+        _run_keyed(plan, loop, batch, states, bad, initial, tenant, out, source)
+    else:
+        _run_streams(plan, loop, batch, states, bad, initial, tenant, out)
 
 
 def _run_keyed(
     plan: Plan, loop: Loop, batch: Batch, states: dict[Any, list[Any]], bad: set[Any], initial: Callable[[Any], list[Any]],
-    tenant: Tenant, out: list[Any] | None,
+    tenant: Tenant, out: list[Any] | None, source: SourceStates | None,
 ) -> None:  # fmt: skip
     codes, values = payload(batch, plan.kinds, loop.codes, loop.leaves)
     envelope = batch.envelope
-    rows = zip(codes.tolist(), envelope.position, *meta_columns(batch, loop.metas), envelope.tenant, strict=True)
+    keyed_by = [] if source is None else source.at(envelope.position, loop.of_source)
+    metas = meta_columns(batch, loop.metas)
+    rows = zip(codes.tolist(), envelope.position, *metas, *keyed_by, envelope.tenant, strict=True)
     loop.run(rows, values, states, bad, initial, tenant is ALL, *([] if out is None else [out]))
 
 
@@ -655,6 +721,8 @@ def _batches(
 ) -> Iterator[Batch]:
     envelope, wanted = looked_at(plan, loop)
     wished = events_of(plan.model)
+    if only is None and plan.model.source is not None and plan.model.handled is not None:
+        only = list(plan.kinds)  # of the source's events
     if only is not None:
         wished &= Filter((Clause(types=frozenset(only)),))
     found = cut.batches(wished, tenant=tenant, after=after, until=until, envelope=envelope, types=wanted)

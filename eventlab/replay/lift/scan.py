@@ -136,7 +136,7 @@ def scan_of(
     connection: duckdb.DuckDBPyConnection, more_metas: Sequence[str] = (),
 ) -> Scan:  # fmt: skip
     """The scan of a model's events at or before `until`; `more_metas` are columns beside those that the model reads."""
-    groups = [g for g in cut.sources(tenant) if model.category is None or g.category == model.category]
+    groups = [g for g in cut.sources(tenant) if model.read_category in (None, g.category)]
     groups = [begun for g in groups if (begun := _begun(g, until)) is not None]
     handled = set(kinds)
     if model.category is None:
@@ -402,12 +402,17 @@ def _meta_limits(groups: Sequence[SourceGroup], meta: str) -> Any:
 def measured(group: SourceGroup, column: str) -> list[tuple[int, int]]:
     """The least and the greatest stored value of a column."""
     if group.table is not None:
-        values = group.table.column(column)
-        if values.null_count == len(values):
-            return []
-        found = pc.min_max(values).as_py()
-        return [(_whole(found["min"], column), _whole(found["max"], column))]
+        bounds = measured_values(group.table.column(column), column)
+        return [] if bounds is None else [bounds]
     return [bounds for path in group.paths for bounds in _footer(path)[column][0]]
+
+
+def measured_values(values: pa.Array, column: str) -> tuple[int, int] | None:
+    """The least and the greatest of stored values, lowered; None where there is none."""
+    if values.null_count == len(values):
+        return None
+    found = pc.min_max(values).as_py()
+    return _whole(found["min"], column), _whole(found["max"], column)
 
 
 @functools.lru_cache(maxsize=4_096)

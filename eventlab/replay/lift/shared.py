@@ -21,10 +21,9 @@ from eventlab.replay.lift.loop import Loop
 from eventlab.replay.lift.plan import Plan
 from eventlab.replay.lift.sources import Abandoned
 from eventlab.replay.parking import Parking
-from eventlab.replay.rows import RowFold, events_of
+from eventlab.replay.rows import RowFold, events_of, looked_at
 from eventlab.replay.tables import table_of
-from eventlab.store.base import FOLD_ENVELOPE, Batch, Cut, Tenant, collector_off, picked
-from eventlab.store.columns import ENVELOPE_NAMES
+from eventlab.store.base import Batch, Cut, Tenant, collector_off, picked
 
 
 def fold_shared(
@@ -61,6 +60,8 @@ def fold_shared(
 
 def _shares(model: Model, cut: Cut, tenant: Tenant, until: int) -> _Fed | None:
     """A fold that can be fed what others are fed too; None for one that is quicker, or kept to itself."""
+    if model.source is not None:
+        return None  # its source is folded beside it
     plan = run._plan(model, cut)
     loop = None if plan is None or not run._decimals_are_usual() else plan.loop
     lifts = plan is not None and plan.refusal is None and (not plan.not_lifted or plan.halves is not None)
@@ -101,8 +102,7 @@ class _FedRows(_Fed):
 
     def __init__(self, model: Model, tenant: Tenant) -> None:
         self.model, self._tenant = model, tenant
-        self.envelope = ENVELOPE_NAMES if model.takes_meta or model.key_takes_meta else FOLD_ENVELOPE
-        self.types = None if model.handled is None else [kind.name for kind in model.handled]
+        self.envelope, self.types = looked_at(model)
         self._folding = RowFold(model, tenant)
 
     def feed(self, batch: Batch) -> None:

@@ -68,7 +68,7 @@ class Text:
         if node.op == "const":
             whole = isinstance(node.value, int) and not isinstance(node.value, bool)
             return (node.value, node.value) if whole else None
-        if node.op in ("state", "event", "meta"):
+        if node.op in ("state", "event", "meta", "source"):
             return self.limits.get((node.op, node.value))
         if node.op == "cond":
             arms = [self.bounds(arm) for arm in node.args[1:] if not (arm.fixed and arm.value is None)]
@@ -93,7 +93,7 @@ class Text:
         """An expression as SQL."""
         if node.op == "const":
             return self.constant(node.value, node.type)
-        if node.op in ("state", "event", "meta"):
+        if node.op in ("state", "event", "meta", "source"):
             return self.names[node.op, node.value]
         if node.op == "cond":
             return self._condition(node)

@@ -99,7 +99,7 @@ def known_types(category: str | None, cut: Cut, tenant: Tenant) -> set[tuple[str
 def stored_query(plan: Plan, cut: Cut, tenant: Tenant) -> str | None:
     """The query of a model as text that another process can answer by; None where there is none that is exact."""
     model = plan.model
-    if tenant is ALL or not plan.kinds or plan.refusal is not None or plan.not_lifted:
+    if tenant is ALL or not plan.kinds or plan.refusal is not None or plan.not_lifted or model.source is not None:
         return None
     own = {kind.schema.key: kind.schema for kind in plan.kinds.values()} if model.handled is not None else {}
     schemas = {**own, **{key: cut.schemas[key] for key in known_types(model.category, cut, tenant)}}

@@ -855,8 +855,54 @@ class Everything:
         return replace(self, events=self.events + 1, types=self.types | {meta.type})
 
 
+# -- keyed by the state of an aggregate ---------------------------------------------------------------------------------------
+
+
+class Desk(NamedTuple):
+    opened_by: str
+    urgent: bool
+    day: dt.date | None
+
+
+@el.projection(source=Ticket)
+class DeskWork:
+    """Answers by who opened the ticket, and whether it had become urgent."""
+
+    answers: int = 0
+    words: int = 0
+    last: dt.datetime | None = None
+
+    @staticmethod
+    def key(ticket: Ticket) -> Desk | None:
+        return None if ticket.opened_by is None else Desk(ticket.opened_by, ticket.urgent, ticket.day)
+
+    def evolve(self, event: TicketAnswered) -> Self:
+        return replace(self, answers=self.answers + 1, words=self.words + event.words, last=event.at)
+
+
+@el.projection(source=Parcel)
+class CityScans:
+    """Scans by the city that a parcel is on its way to then, and by how often it was seen."""
+
+    scans: int = 0
+    busiest: int = 0
+    nights: int = 0
+
+    @staticmethod
+    def key(parcel: Parcel, event: ParcelScanned | ParcelRedirected) -> str | None:
+        if parcel.to is None:
+            return None
+        return f"{parcel.to.city}-{len(parcel.hops) % 3}" if isinstance(event, ParcelScanned) else parcel.back_to.city
+
+    def evolve(self, event: ParcelScanned | ParcelRedirected) -> Self:
+        if isinstance(event, ParcelRedirected):
+            return replace(self, scans=0)
+        night = 1 if event.at.hour >= 22 else 0
+        return replace(self, scans=self.scans + 1, busiest=max(self.busiest, self.scans + 1), nights=self.nights + night)
+
+
 MODELS: tuple[type, ...] = (
     Account, WatchedAccount, Purchase, Cart, PriceList, Invoice, Ticket, TimedTicket, Parcel, Sensor, Subscription, Stock, Hall,
     Loyalty, TieredLoyalty, Depot, EveryType, Collector, BaseLog, AuditLog, SkuSales, AgentWork, MonthlyOrders, CityBoard,
-    Everything,
+    Everything, DeskWork, CityScans,
 )  # fmt: skip

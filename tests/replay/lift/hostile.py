@@ -69,9 +69,10 @@ def events_of(cls: type[Any], wild: bool) -> st.SearchStrategy[Any]:
 def logs(model: type[Any], among: Sequence[type[Any]] = (), max_size: int = 14) -> st.SearchStrategy[list[tuple[str, Any]]]:
     """Facts for one model: events that it handles and others, in streams of its category and of others."""
     of = model_of(model)
-    handled = [kind.cls for kind in of.handled or ()] or list(among)
+    seen = [*(of.handled or ()), *((of.source.handled or ()) if of.source is not None else ())]
+    handled = list(dict.fromkeys(kind.cls for kind in seen)) or list(among)
     others = list(among)[:2]
-    category = of.category or "thing"
+    category = of.read_category or "thing"
     streams = st.sampled_from([f"{category}-1", f"{category}-2", f"{category}-ä-3", f"{category}-1", "other-1"])
 
     def of_wildness(wild: bool) -> st.SearchStrategy[list[tuple[str, Any]]]:
