@@ -55,6 +55,10 @@ class Query:
     ordered: bool
     counted: bool = False
 
+    def run(self, connection: duckdb.DuckDBPyConnection) -> pa.Table:
+        """Its answer."""
+        return connection.sql(self.sql).to_arrow_table()
+
 
 def liftable(analysis: Analysis, fields: Classified) -> dict[str, NotHere]:
     """Why leaves do not lift, by path; empty where every one does. What depends on the data is seen at the run."""
@@ -784,8 +788,12 @@ def table_of_query(
     if tenant is ALL:
         arrays["_tenant"] = found.column("_tenant").combine_chunks()
     if model.category is not None:
-        ids = pc.utf8_slice_codeunits(found.column("_stream").combine_chunks(), len(model.category) + 1)
-        arrays["_id"] = ids
+        streams, skip = found.column("_stream").combine_chunks(), len(model.category) + 1
+        if pa.types.is_dictionary(streams.type):
+            ids = pc.utf8_slice_codeunits(streams.dictionary, skip)
+            arrays["_id"] = pa.DictionaryArray.from_arrays(streams.indices, ids)
+        else:
+            arrays["_id"] = pc.utf8_slice_codeunits(streams, skip)
     else:
         for i, (key, kind) in enumerate(model.key_fields):
             arrays[key] = converted(kind, type_of(kind), found.column(f"_k{i}").combine_chunks())
@@ -845,6 +853,8 @@ def converted(kind: FieldType, of: Type, values: pa.Array) -> pa.Array:
         raise Abandoned("a value that is not declared")
     if tag == "f64" and kind.declared.startswith("float") and pc.any(pc.invert(pc.is_finite(values))).as_py():
         raise Abandoned("a float that is not finite")
+    if pa.types.is_dictionary(values.type) and values.type.value_type == arrow:
+        return values
     if values.type == arrow and tag in ("i64", "s", "b", "f64", "td", "json", "dec", "bin"):
         return values
     if tag == "ts" and values.type == pa.int64():
@@ -866,14 +876,15 @@ def converted(kind: FieldType, of: Type, values: pa.Array) -> pa.Array:
 
 def _short_decimal(values: pa.Array, arrow: pa.DataType) -> pa.Array:
     """Scaled 64-bit integers as decimals, without an object a value."""
-    whole = pc.coalesce(values, pa.scalar(0, pa.int64())).to_numpy(zero_copy_only=False)
+    whole = (pc.coalesce(values, pa.scalar(0, pa.int64())) if values.null_count else values).to_numpy()
     if len(whole) and (whole.max() >= 10**18 or whole.min() <= -(10**18)):
         raise Abandoned("more digits than are declared")
     words = np.empty((len(whole), 2), np.int64)
-    words[:, 0], words[:, 1] = whole, whole >> 63
+    words[:, 0] = whole
+    np.right_shift(whole, 63, out=words[:, 1])
     mask = pc.is_valid(values) if values.null_count else None
     validity = None if mask is None else pa.array(mask).buffers()[1]
-    return pa.Array.from_buffers(arrow, len(whole), [validity, pa.py_buffer(words.tobytes())])
+    return pa.Array.from_buffers(arrow, len(whole), [validity, pa.py_buffer(words)])
 
 
 def _lower_again(value: Any, of: Type) -> Any:

@@ -85,7 +85,7 @@ def in_parts(
     """
     if not scan.parts:
         query = write(scan, False)
-        return [take(connection.sql(query.sql).to_arrow_table(), query, None)], query.sql
+        return [take(query.run(connection), query, None)], query.sql
     before = {part: table for part in scan.parts if finished is not None and (table := finished.get(part)) is not None}
     with contextlib.ExitStack() as stack:
         rests = _split(scan, connection, stack)
@@ -120,7 +120,7 @@ def _answer(
     try:
         if rest is not None:
             connection.register(_REST, rest)
-        return take(connection.sql(query.sql).to_arrow_table(), query, part)
+        return take(query.run(connection), query, part)
     finally:
         if rest is not None:
             connection.unregister(_REST)
@@ -230,30 +230,69 @@ def begins_of(table: pa.Table, keys: Sequence[str]) -> np.ndarray[Any, np.dtype[
 def versions_together(model: Model, tables: list[pa.Table], tenant: Tenant) -> pa.Table:
     """The rows of several parts in the order of key and position, where those of a key follow on one another in theirs.
 
-    Only the keys are sorted; the rows come along.
+    Only the keys are sorted; the rows come along. Text that comes as codes is written out here.
     """
-    table = _Columns(tables)
-    names, size = key_names(model, tenant), table.rows
+    names, size = key_names(model, tenant), sum(map(len, tables))
     if size == 0:
-        return table.taken(pa.array([], pa.int64()))
-    starts = np.flatnonzero(begins_of(pa.table([table.whole(name) for name in names], names=list(names)), names))
-    keys = pa.table([table.whole(name).take(pa.array(starts)) for name in names], names=list(names))
+        return _written(tables[0])
+    coded = names == ("_id",) and all(pa.types.is_dictionary(table.column("_id").type) for table in tables)
+    if coded:
+        runs = [_runs(table.column("_id")) for table in tables]
+        keys = pa.table([pa.concat_arrays([ids for ids, _ in runs])], names=["_id"])
+        ends = np.cumsum(np.concatenate([counts for _, counts in runs]))
+        starts = np.append(0, ends[:-1])
+        given = [table.drop_columns(["_id"]) for table in tables]
+        tables.clear()
+        table = _Columns(given)
+    else:
+        table = _Columns(tables)
+        starts = np.flatnonzero(begins_of(pa.table([table.whole(name) for name in names], names=list(names)), names))
+        keys = pa.table([table.whole(name).take(pa.array(starts)) for name in names], names=list(names))
     if len(names) == 1:
         order = pl.Series(pl.from_arrow(keys.column(0))).arg_sort().to_numpy()
     else:
         order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in names]).to_numpy()
-    if np.array_equal(order, np.arange(len(order))):
-        return table.all()
     counts = np.diff(np.append(starts, size))[order]
-    begin = np.cumsum(counts) - counts
-    rows = np.arange(size) + np.repeat(starts[order] - begin, counts)
-    return table.taken(pa.array(rows))
+    if np.array_equal(order, np.arange(len(order))):
+        found = table.all()
+    else:
+        begin = np.cumsum(counts) - counts
+        found = table.taken(pa.array(np.arange(size) + np.repeat(starts[order] - begin, counts)))
+    if coded:
+        ids = _whole(keys.column("_id")).take(pa.array(np.repeat(order, counts)))
+        found = found.add_column(0, pa.field("_id", ids.type, metadata=_TAGGED), ids)
+    return found
+
+
+_TAGGED: Final = {"tag": "s"}
+
+
+def _runs(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray[Any, Any]]:
+    """Of a column of codes, in which equal ones follow on one another: the values, and how often each comes."""
+    coded = _whole(column)
+    codes = coded.indices.to_numpy()
+    starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))[: len(codes)]
+    return coded.dictionary.take(pa.array(codes[starts])), np.diff(np.append(starts, len(codes)))
+
+
+def _text(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _written(table: pa.Table) -> pa.Table:
+    """A table with the text of every code."""
+    arrays = [_text(_whole(column)) for column in table.columns]
+    fields = [field.with_type(array.type) for field, array in zip(table.schema, arrays, strict=True)]
+    return pa.table(arrays, schema=pa.schema(fields))
 
 
 class _Columns:
     """A table that is given away column by column."""
 
     def __init__(self, tables: list[pa.Table]) -> None:
+        if any(not table.schema.equals(tables[0].schema) for table in tables):
+            # One of them has text as codes where another has none, for there it may be None.
+            tables[:] = map(_written, tables)
         table = pa.concat_tables(tables)
         tables.clear()
         self.schema, self.rows = table.schema, len(table)
@@ -266,15 +305,18 @@ class _Columns:
 
     def all(self) -> pa.Table:
         """The rows as they are."""
-        return pa.table([_whole(column) for column in self.columns.values()], schema=self.schema)
+        return self._of([_text(_whole(column)) for column in self.columns.values()])
+
+    def _of(self, arrays: Sequence[pa.Array]) -> pa.Table:
+        fields = [field.with_type(array.type) for field, array in zip(self.schema, arrays, strict=True)]
+        return pa.table(list(arrays), schema=pa.schema(fields))
 
     def taken(self, order: pa.Array) -> pa.Table:
         """The rows in an order, column by column on every core; a column is let go when it was taken."""
         names = list(self.columns)
 
         def take(name: str) -> pa.Array:
-            return _whole(self.columns.pop(name)).take(order)
+            return _text(_whole(self.columns.pop(name)).take(order))
 
         with ThreadPoolExecutor(min(cores(), len(names)), "eventlab-lift") as pool:
-            arrays = list(pool.map(take, names))
-        return pa.table(arrays, schema=self.schema)
+            return self._of(list(pool.map(take, names)))

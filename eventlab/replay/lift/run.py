@@ -25,6 +25,7 @@ from eventlab.replay.lift.loop import Loop
 from eventlab.replay.lift.partial import Halves
 from eventlab.replay.lift.parts import Finished, begins_of, in_parts, together, versions_together
 from eventlab.replay.lift.plan import Plan, plan_of
+from eventlab.replay.lift.running import NotScanned, Running
 from eventlab.replay.lift.scan import Part, Scan, refuse_broken, scan_of
 from eventlab.replay.lift.source import Refused
 from eventlab.replay.lift.sources import Abandoned
@@ -361,7 +362,11 @@ def _asked(
     connection = connect()
 
     def write(scan: Scan, part: bool) -> Query:
-        lifting = Lifting(model, analysis, fields, scan, tenant, part, whole_streams=getattr(cut, "whole_streams", True))
+        given = (model, analysis, fields, scan, tenant, part, getattr(cut, "whole_streams", True))
+        if every and not settled:
+            with contextlib.suppress(NotScanned):
+                return Running(*given).program(only, told=told)
+        lifting = Lifting(*given)
         return lifting.every(only, told=told, settled=settled) if every else lifting.query()
 
     def take(found: pa.Table, query: Query, part: Part | None) -> pa.Table:
