@@ -154,7 +154,7 @@ def beside_the_library(folder: Path, log: Log, big: el.Lab) -> list[Row]:
     ids = [order for order, _ in islice(log.objects, 0, None, len(log) // LOADS_A_TURN)]
     with el.open(folder / "sealed") as lab:
         lab.ingest(log.sources(), source="orders", recorded_at="occurred_at")
-        rows = [rebuild(lab, peer), loads("load one order of ten events, its snapshot kept", lab, peer, ids)]
+        rows = [*rebuild(lab, peer, big), loads("load one order of ten events, its snapshot kept", lab, peer, ids)]
     rows.append(loads_of_many(big, peer, ids))
     with el.open(folder / "hot") as lab:
         lab.append(log.by_stream())
@@ -164,14 +164,21 @@ def beside_the_library(folder: Path, log: Log, big: el.Lab) -> list[Row]:
     return rows
 
 
-def rebuild(lab: el.Lab, peer: Peer) -> Row:
-    turns = Turns()
+def rebuild(lab: el.Lab, peer: Peer, big: el.Lab) -> tuple[Row, Row]:
+    """By the row fold over the same events; and by the query over the large log, an event of which costs the library as much."""
+    turns, n = Turns(), big.head
     for _ in range(SHORT):
         turns.take("ours", lambda: lab.table(Order, engine="rows"))
+        turns.take("lifted", lambda: big.table(Order, engine="lifted"))
         turns.take("theirs", peer.rebuild)
-    ours = turns.answers["ours"].select("_id", "status", "total", "lines").rows()
-    equal = ours == peer.states(turns.answers["theirs"])
-    return rate("fold of every order, engine='rows'", PEER, lab.head, turns.best("ours"), turns.best("theirs"), equal)
+    right = peer.states(turns.answers["theirs"])
+    rows, lifted = turns.answers["ours"], lab.table(Order, engine="lifted")
+    equal = [found.select("_id", "status", "total", "lines").rows() == right for found in (rows, lifted)]
+    theirs, fold = turns.best("theirs"), "fold of every order, engine="
+    return (
+        rate(f"{fold}'rows'", PEER, lab.head, turns.best("ours"), theirs, equal[0]),
+        rate(f"{fold}'lifted'", f"{PEER}, among {lab.head:,}", n, turns.best("lifted"), theirs * n / lab.head, equal[1]),
+    )
 
 
 def loads(what: str, lab: el.Lab, peer: Peer, ids: list[str]) -> Row:

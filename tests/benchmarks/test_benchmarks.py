@@ -28,6 +28,7 @@ ROWS = [
     ("fold of every order, engine='rows'", "DuckDB by hand"),
     ("at(T) in the middle, engine='rows'", "our fold of the whole log"),
     ("fold of every order, engine='rows'", "eventsourcing"),
+    ("fold of every order, engine='lifted'", "eventsourcing, among 3,000"),
     ("load one order of ten events, its snapshot kept", "eventsourcing, repository.get"),
     ("the same, among 3,000", "eventsourcing, among 3,000"),
     ("load one order of ten events, hot", "eventsourcing, repository.get"),
