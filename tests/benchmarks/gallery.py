@@ -85,14 +85,15 @@ def main() -> None:
 def measured(cls: type[Any], count: int, gains: dict[str, list[float]]) -> list[str]:
     """One line: the engines that fold this model, compared with the row fold and timed."""
     model = model_of(cls)
-    kinds = [kind.cls for kind in model.handled or (event_type(gallery.PointsEarned), event_type(gallery.LineAdded))]
+    handled = [*(model.handled or ()), *((model.source.handled or ()) if model.source is not None else ())]
+    kinds = list(dict.fromkeys(kind.cls for kind in handled)) or [gallery.PointsEarned, gallery.LineAdded]
     with tempfile.TemporaryDirectory() as folder, el.open(folder) as lab:
         for _ in range(-(-count // 5_000)):
             streams: dict[str, list[Any]] = {}
             for _ in range(5_000):
                 kind = CHANCE.choice(kinds)
                 event = kind(*(value(of) for _, of in event_type(kind).fields))
-                streams.setdefault(f"{model.category or 'thing'}-{CHANCE.randrange(count // 10)}", []).append(event)
+                streams.setdefault(f"{model.read_category or 'thing'}-{CHANCE.randrange(count // 10)}", []).append(event)
             lab.append(streams)
         lab.seal()
         cut = lab.store.cut()
