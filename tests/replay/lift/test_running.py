@@ -45,7 +45,7 @@ class GaugeNamed:
 GaugeEvent = GaugeSampled | GaugeZeroed | GaugeNamed
 
 
-@el.aggregate(name="gauge")
+@el.aggregate(name="pressure_gauge")
 class Gauge:
     """A leaf of every kind that runs; three strata."""
 
@@ -84,7 +84,7 @@ class Gauge:
         return self
 
 
-@el.aggregate(name="gauge")
+@el.aggregate(name="pressure_gauge")
 class StrictGauge:
     """It raises where a level is nothing, and where a name comes too late."""
 
@@ -134,12 +134,12 @@ def test_scans_give_what_the_row_fold_gives(
 
 def test_a_leaf_is_computed_when_what_it_reads_is_there(programs: list[Program], tmp_path: Path) -> None:
     facts: list[tuple[str, Any]] = [
-        ("gauge-b", GaugeSampled(5, el.money(4), None)),
-        ("gauge-a", GaugeSampled(3, el.money("2.50"), "a")),
-        ("gauge-b", GaugeZeroed(el.money(-1), None)),
-        ("gauge-b", GaugeSampled(2, el.money(12), "b")),
-        ("gauge-a", GaugeNamed("A")),
-        ("gauge-a", GaugeSampled(9, el.money(9), "c")),
+        ("pressure_gauge-b", GaugeSampled(5, el.money(4), None)),
+        ("pressure_gauge-a", GaugeSampled(3, el.money("2.50"), "a")),
+        ("pressure_gauge-b", GaugeZeroed(el.money(-1), None)),
+        ("pressure_gauge-b", GaugeSampled(2, el.money(12), "b")),
+        ("pressure_gauge-a", GaugeNamed("A")),
+        ("pressure_gauge-a", GaugeSampled(9, el.money(9), "c")),
     ]
     with written(facts, "compacted", tmp_path / "store") as lab:
         agree(model_of(Gauge), lab.store.cut(), "default", lab.head, ("lifted",), fold=fold_versions)
@@ -154,7 +154,7 @@ def test_windows_stay_where_a_scan_would_not_fit(tmp_path: Path, monkeypatch: py
     def none(*given: Any, **more: Any) -> Any:
         raise NotScanned
 
-    facts = [("gauge-b", GaugeSampled(5, el.money(4), None)), ("gauge-a", GaugeSampled(3, el.money(2), "a"))]
+    facts = [("pressure_gauge-b", GaugeSampled(5, el.money(4), None)), ("pressure_gauge-a", GaugeSampled(3, el.money(2), "a"))]
     with written(facts, "sealed", tmp_path / "store") as lab:
         cut, model = lab.store.cut(), model_of(Gauge)
         scanned = fold_versions(model, cut, "default", cut.head, engine="lifted")
