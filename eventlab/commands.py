@@ -171,8 +171,19 @@ def drafts(events: Sequence[tuple[str, Any]], shared: Drafting) -> tuple[list[Dr
     # Without a conversation to belong to, an append is one: the id of its first event.
     correlation = context.correlation_id.bytes if context.correlation_id else ids[0] if ids else None
     occurred_at = None if shared.occurred_at is None else moment_us(shared.occurred_at, "occurred_at")
+    classes = set(map(type, [event for _, event in events]))
+    if len(classes) == 1 and New not in classes and len(tags) <= MAX_TAGS:
+        (only,) = map(event_type, classes)
+        if not only.tag_fields:
+            payloads = only.encode_all([event for _, event in events])
+            rest = (occurred_at, correlation, causation, context.actor, tags)
+            made = [
+                Draft(stream, only.schema, payload, event_id, *rest)
+                for (stream, _), payload, event_id in zip(events, payloads, ids, strict=True)
+            ]
+            return _whole(made, ids), own
+    made = []
     kinds: dict[type[Any], EventType] = {}
-    made: list[Draft] = []
     for (stream, given), event_id in zip(events, ids, strict=True):
         event, at = given, occurred_at
         kind = kinds.get(type(given))
@@ -185,10 +196,15 @@ def drafts(events: Sequence[tuple[str, Any]], shared: Drafting) -> tuple[list[Dr
         plain = event is given and not kind.tag_fields and len(tags) <= MAX_TAGS
         of = tags if plain else _tags(given, event, kind, tags)
         made.append(Draft(stream, kind.schema, kind.encode(event), event_id, at, correlation, causation, context.actor, of))
+    return _whole(made, ids), own
+
+
+def _whole(made: list[Draft], ids: Sequence[bytes]) -> list[Draft]:
+    """The drafts, if together they may be appended."""
     _refuse_large(made)
     if len(set(ids)) < len(ids):
         raise InvalidValue("two events of this append have the same id", hint="give each its own, or none")
-    return made, own
+    return made
 
 
 def _refuse_large(made: Sequence[Draft]) -> None:

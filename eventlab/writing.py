@@ -435,7 +435,7 @@ class Writer(Keeper):
         at = instant(occurred_at) if occurred_at is not None else None
         shared = Drafting(current_context(), tenant, key, at, tuple(tags), now // 1000, self._chance)
         drafts, own = commands.drafts(pairs, shared)
-        self._refuse_renamed([draft.schema for draft in drafts])
+        self._refuse_renamed({draft.schema.key: draft.schema for draft in drafts}.values())
         return drafts, own
 
     def _stored(

@@ -488,6 +488,21 @@ def check_text(value: Any, path: str) -> str:
     return typing.cast(str, value)
 
 
+def checked(check: Callable[[Any, str], Any], values: Sequence[Any], path: str) -> Sequence[Any] | None:
+    """What a check makes of each of many values, of which none is None; None where it has to look at them one by one.
+
+    Plain values of one type are looked at all at once.
+    """
+    types_ = set(map(type, values))
+    if check is _check_int:
+        return values if types_ == {int} and min(values) >= INT64_MIN and max(values) <= INT64_MAX else None
+    if check is check_text:
+        return values if types_ == {str} and "".join(values).isascii() else None
+    if check is _check_bool:
+        return values if types_ == {bool} else None
+    return None if type(None) in types_ else [check(value, path) for value in values]
+
+
 def _check_bytes(value: Any, path: str) -> bytes:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)

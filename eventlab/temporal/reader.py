@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -504,7 +504,7 @@ class Reader:
         self._refuse_renamed([kind.schema for kind in of.handled or ()])
         return of
 
-    def _refuse_renamed(self, schemas: Sequence[Schema]) -> None:
+    def _refuse_renamed(self, schemas: Collection[Schema]) -> None:
         """Refuse classes that look like stored ones under a new name; looked at when a schema or a class is new here."""
         new = [schema for schema in schemas if schema.key not in self._known]
         if new:
