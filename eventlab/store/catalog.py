@@ -255,19 +255,33 @@ class Catalog:
         with self._read_lock:
             if self._settled is not None and self._settled != self._unchanging():
                 self._reconnect()
-            with self._sqlite_errors(writing=False):
+            # Not by a context manager of its own, here and in `read`: a load looks four times.
+            try:
                 yield self._read_connection
+            except BaseException as why:
+                if (said := self._said(why, writing=False)) is not None:
+                    raise said from why
+                raise
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """One short read transaction: everything in it is of one moment."""
-        with self.look() as connection:
-            connection.execute("BEGIN")
+        self._refuse_unusable()
+        with self._read_lock:
+            if self._settled is not None and self._settled != self._unchanging():
+                self._reconnect()
+            connection = self._read_connection
             try:
-                yield connection
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                connection.execute("BEGIN")
+                try:
+                    yield connection
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+            except BaseException as why:
+                if (said := self._said(why, writing=False)) is not None:
+                    raise said from why
+                raise
 
     def copy(self, to: sqlite3.Connection) -> None:
         """Copy the database into an empty one, as of one commit, on a connection of its own."""

@@ -309,19 +309,12 @@ class DiskStore:
 
     def hot_stream(self, tenant: str, stream: str, after_version: int, until: int) -> HotStream | None:
         """What the catalog knows of one stream, with its hot rows after a version; None when it has no events."""
-        with self._catalog.read() as connection:
+        with self._catalog.look() as connection:
             tenant_id = self._tenants.get(connection, tenant)
             if tenant_id is None:
                 return None
-            head = connection.execute(
-                "SELECT version, first_position, last_position FROM stream_head WHERE tenant = ? AND stream = ?",
-                (tenant_id, stream),
-            ).fetchone()
-            if head is None:
-                return None
-            name = {tenant_id: tenant}.__getitem__
-            rows = tail.rows_of_stream(connection, tenant_id, stream, after_version, until, name)
-            return HotStream(head[0], head[1], head[2], rows)
+            found = tail.stream_of(connection, tenant_id, stream, after_version, until, {tenant_id: tenant}.__getitem__)
+            return None if found is None else HotStream(*found[0], found[1])
 
     def last_recorded(self) -> int:
         """When the last event was recorded, in microseconds since 1970; the earliest moment there is when there is none."""

@@ -35,6 +35,11 @@ _FIND_IDS: Final = tuple(
     f"SELECT event_id, count, position, version FROM {table} WHERE tenant = ? AND event_id <= ? ORDER BY event_id DESC"
     for table in ("event", "event_key")
 )
+_STREAM: Final = (
+    "SELECT h.version, h.first_position, h.last_position, e.position, e.tenant, e.stream, e.version, e.count, e.event_id, "
+    "e.record, e.digest FROM stream_head h LEFT JOIN event e ON e.tenant = h.tenant AND e.stream = h.stream "
+    "AND e.version > ? AND e.position <= ? WHERE h.tenant = ? AND h.stream = ? ORDER BY e.version"
+)
 #: A run has at most so many events, and bytes unless it is one event: what a reader decodes to see one of them.
 RUN_EVENTS: Final = 256
 RUN_BYTES: Final = 1 << 20
@@ -193,18 +198,23 @@ def run_end(connection: sqlite3.Connection, position: int) -> int:
     return position if found is None else max(position, int(found[0]))
 
 
-def rows_of_stream(
+def stream_of(
     connection: sqlite3.Connection, tenant_id: int, stream: str, after_version: int, until: int, tenant_name: TenantName
-) -> list[Row]:
-    """The hot rows of one stream after a version, by index."""
-    found = connection.execute(
-        f"SELECT {READ_COLUMNS} FROM event WHERE tenant = ? AND stream = ? AND version > ? AND position <= ? ORDER BY version",
-        (tenant_id, stream, after_version - RUN_EVENTS, until),
-    ).fetchall()
-    rows = [row for raw in found if raw[3] + raw[4] > after_version + 1 for row in rows_of(raw, tenant_name)]
+) -> tuple[tuple[int, int, int], list[Row]] | None:
+    """A stream's version, first and last position, and its hot rows after a version; None where it has no events.
+
+    It is one statement, and so of one moment without a transaction.
+    """
+    found = connection.execute(_STREAM, (after_version - RUN_EVENTS, until, tenant_id, stream)).fetchall()
+    if not found:
+        return None
+    head = found[0][:3]
+    if found[0][3] is None:  # none of it is hot
+        return head, []
+    rows = [row for raw in found if raw[6] + raw[7] > after_version + 1 for row in rows_of(raw[3:], tenant_name)]
     if rows and (rows[0].version <= after_version or rows[-1].position > until):
-        return [row for row in rows if row.version > after_version and row.position <= until]
-    return rows
+        rows = [row for row in rows if row.version > after_version and row.position <= until]
+    return head, rows
 
 
 def by_category(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:

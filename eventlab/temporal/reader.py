@@ -172,11 +172,13 @@ class Reader:
             )
         stream = of.stream(id)
         tenant = self._one_tenant("load")
-        cut, until = self._at_of(of)
-        state, version, position = self._loaded(of, stream, tenant, cut, until)
-        if position and (own := self._own(of)) is not None:
+        # One look: the basis is that of this answer, whatever is appended meanwhile.
+        own, (cut, until) = self._own(of), self._at()
+        folded = (cut, until) if own is None else (own, own.head)
+        state, version, position = self._loaded(of, stream, tenant, *folded)
+        if position and own is not None:
             position = own.placed(pl.DataFrame({"position": [position]})).item()
-        return Loaded(state, version, position, self._basis(of, *self._at()))
+        return Loaded(state, version, position, self._basis(of, cut, until))
 
     def table(self, model: type[Any], *, engine: Engine = "auto") -> pl.DataFrame:
         """Every row of a model, folded: key, the state's fields, `_version`, `_position`; sorted by key.
@@ -652,7 +654,8 @@ class Reader:
 
     def _basis(self, model: Model | None, cut: Cut, until: int) -> Basis:
         tenant = tenant_named(self._tenant)
-        print_, code = (model.fingerprint, ((model.name, model.fingerprint),)) if model is not None else (None, self._code())
+        print_ = None if model is None else model.fingerprint
+        code = self._code() if model is None or print_ is None else ((model.name, print_),)
         asked, inside = self._asked(), self._splits_a_commit()
         clock, event = "recorded" if self._uses_bases else "occurred", partial(event_at, self._store, until)
         return Basis(self._store.store_id, tenant, until, cut.head, clock, asked, engines(), print_, inside, event, code)
