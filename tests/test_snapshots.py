@@ -13,7 +13,7 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import InvalidValue
-from eventlab.store.base import checksum, pack, unpack
+from eventlab.store.base import Snapshot, checksum, pack, unpack
 
 
 @el.event
@@ -201,3 +201,21 @@ def test_a_policy_that_says_nothing_sensible_is_refused() -> None:
     for wrong in ({"every": 0}, {"every": True}, {"seconds": -1.0}):
         with pytest.raises(InvalidValue):
             el.SnapshotPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_snapshot_does_not_wait_for_the_disk_and_every_append_does(tmp_path: Path) -> None:
+    with el.open(tmp_path / "log", maintain=False) as lab:
+        catalog: Any = lab.store._catalog  # type: ignore[attr-defined]
+        said: list[str] = []
+        catalog.write_connection.set_trace_callback(said.append)
+        lab.append("tally-1", [SheepCounted(1)])
+        lab.store.save_snapshot("default", "tally-1", "tally", Snapshot("f" * 32, 1, 1, ("x",)))
+        assert said[-1] == "PRAGMA synchronous=FULL"
+        assert said.index("PRAGMA synchronous=NORMAL") > said.index("COMMIT")
+        with pytest.raises(RuntimeError, match="half way"), catalog.write_unhurried() as connection:
+            connection.execute("DELETE FROM snapshot")
+            raise RuntimeError("half way")
+        assert catalog.write_connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        found = lab.store.snapshot("default", "tally-1", "tally")
+        assert found is not None
+        assert found.state == ("x",)

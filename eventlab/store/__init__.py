@@ -27,6 +27,7 @@ its lease is over, or named by `verify` when the catalog does not know it at all
 writer: what is on the disk is not known until the store is opened again.
 
 **Not promised**: survival of a disk that lies about fsync; ids remembered for longer than the last million events unless
-`expected` is given, and ids of an ingest at all; network file systems; Windows. An event is in one stream: there are no
-links into others, for the second place would be a second truth about order. Tags and filters pick events across streams.
+`expected` is given, and ids of an ingest at all; that a snapshot outlives a power cut, for it is made anew; network file
+systems; Windows. An event is in one stream: there are no links into others, for the second place would be a second truth
+about order. Tags and filters pick events across streams.
 """

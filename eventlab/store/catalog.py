@@ -307,6 +307,21 @@ class Catalog:
         self.write_connection = self._read_connection = self._connect()
 
     @contextlib.contextmanager
+    def write_unhurried(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction whose COMMIT does not wait for the disk: for what can be made anew from what does.
+
+        After a power cut it may be gone, whole; what was committed before it, or is committed after it, is not.
+        """
+        with self._thread_lock:
+            self._refuse_writing()
+            self.write_connection.execute("PRAGMA synchronous=NORMAL")
+            try:
+                with self.write() as connection:
+                    yield connection
+            finally:
+                self.write_connection.execute("PRAGMA synchronous=FULL")
+
+    @contextlib.contextmanager
     def _flock(self) -> Iterator[None]:
         if self._lock_file < 0:
             yield

@@ -353,7 +353,7 @@ class DiskStore:
 
     def save_snapshot(self, tenant: str, stream: str, model: str, snapshot: Snapshot) -> None:
         """Keep a snapshot in the place of an older one; one that is newer, of the same code, stays."""
-        with self._catalog.write() as connection:
+        with self._catalog.write_unhurried() as connection:
             row = (
                 self._tenants.ensure(connection, tenant), stream, model, snapshot.fingerprint, snapshot.version,
                 snapshot.position, pack(snapshot.state),
