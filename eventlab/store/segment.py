@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import hashlib
+import os
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -62,6 +63,15 @@ class Written:
 
 class SegmentGone(Damaged):
     """The file of a segment is not there; unless it was compacted since, it is lost."""
+
+
+def _digest_of(file: int) -> str:
+    """The SHA-256 of an open file, from its first byte on."""
+    found, at = hashlib.sha256(), 0
+    while part := os.pread(file, 1 << 20, at):
+        found.update(part)
+        at += len(part)
+    return found.hexdigest()
 
 
 def bucket_of(stream: str, buckets: int) -> int:
@@ -186,11 +196,12 @@ class Segment:
             raise SegmentGone(f"segment {self.path} is missing", hint="restore it from a backup", path=str(self.path)) from None
         except (OSError, ValueError) as why:
             raise self._unreadable(why) from why
-        # Mapped first: these are the bytes that are checked, and read from now on, whatever becomes of the name.
-        digest = hashlib.sha256(source.read_buffer()).hexdigest()
+        # Mapped first: these are the bytes that are checked, and read from now on, whatever becomes of the name. They are
+        # checked by reading, for a page of the map that was looked at counts as this process's memory.
+        with self._reading():
+            digest = _digest_of(source.fileno())
         if digest != self.digest:
             raise self._changed(digest)
-        source.seek(0)
         with self._reading():
             metadata = pq.read_metadata(source)
             names = tuple(name for name in metadata.schema.to_arrow_schema().names if ":" in name)

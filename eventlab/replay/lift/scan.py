@@ -86,6 +86,8 @@ class Scan:
 
 
 _UNION: Final = "\n  UNION ALL "
+#: The types in more files than these are counted apart.
+MANY_FILES: Final = 16
 #: A part has at least so many rows, if there are so many.
 PART_ROWS: Final = 500_000
 
@@ -460,9 +462,14 @@ def _count_types(connection: duckdb.DuckDBPyConnection, paths: Iterable[str]) ->
     if len(_TYPES) > 10_000:
         _TYPES.clear()
     files = ", ".join(map(quoted, new))
-    found = connection.sql(
-        f"SELECT filename, type, schema_version, count(*) AS n FROM read_parquet([{files}], filename = true) GROUP BY ALL"
-    ).to_arrow_table()
+    query = f"SELECT filename, type, schema_version, count(*) AS n FROM read_parquet([{files}], filename = true) GROUP BY ALL"
+    if len(new) > MANY_FILES:
+        # Once and never again: a database of its own, which does not keep the footers.
+        with duckdb.connect() as once:
+            once.execute("SET enable_progress_bar = false")
+            found = once.sql(query).to_arrow_table()
+    else:
+        found = connection.sql(query).to_arrow_table()
     for path in new:
         _TYPES[path] = {}
     for row in found.to_pylist():
