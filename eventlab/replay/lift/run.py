@@ -20,7 +20,7 @@ from eventlab.model.filters import Clause, Filter
 from eventlab.model.models import Model
 from eventlab.model.types import Record
 from eventlab.replay.lift.columns import dressed, field_array, lowered_leaves, meta_columns, payload, table_from
-from eventlab.replay.lift.lifted import Lifting, Query, connect, table_of_query
+from eventlab.replay.lift.lifted import STREAMED, Lifting, Query, connect, table_of_query
 from eventlab.replay.lift.loop import Loop
 from eventlab.replay.lift.partial import Halves
 from eventlab.replay.lift.parts import Finished, begins_of, in_parts, together, versions_together
@@ -167,7 +167,11 @@ def _source_states(
         return None
     try:
         if after == 0:
-            table = fold_versions(source, cut, tenant, until, engine=engine, fields=fields)
+            of = _plan(source, cut) if engine == "auto" else None
+            if of is not None and of.every is not None and _decimals_are_usual() and (until < _SMALL or not _streams(of)):
+                table = _looped_states(of, of.every, cut, tenant, until, fields)
+            else:
+                table = fold_versions(source, cut, tenant, until, engine=engine, fields=fields)
         else:
             before = fold_table(source, cut, tenant, after)
             table = fold_since(source, cut, tenant, until, after, lambda keys: _rows_of(before, keys))
@@ -176,6 +180,29 @@ def _source_states(
         raise
     except Exception as why:  # what the source raises: it may be that nobody asks for its state there
         raise Abandoned(str(why)) from why
+
+
+def _streams(plan: Plan) -> bool:
+    """Whether the query may give every version of each field."""
+    return not plan.not_lifted and all(leaf.kind in STREAMED for leaf in plan.fields.leaves.values())
+
+
+def _looped_states(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, fields: Sequence[str]) -> pa.Table:
+    """Some fields of the state after every event, by the loop; the others are not made into columns."""
+    out: list[list[Any]] = []
+    with collector_off():
+        _, bad = run_loop(plan, loop, cut, tenant, until, 0, None, out)
+        if bad:
+            raise Abandoned("the source is to be folded row by row")
+        columns = dict(zip(plan.analysis.leaves, zip(*out, strict=True), strict=False)) if out else {}
+        types = {path: leaf.type for path, leaf in plan.analysis.leaves.items()}
+        kinds, size = dict(plan.model.fields), len(plan.analysis.leaves)
+        arrays = {
+            name: field_array(kinds[name], name, {p: list(columns[p]) for p in columns if plan.analysis.leaves[p].field == name},
+                              types, len(out))
+            for name in fields
+        }  # fmt: skip
+    return pa.table({**arrays, "_position": pa.array([state[size + 1] for state in out], pa.int64())})
 
 
 def _rows_of(table: pa.Table, keys: pa.Table) -> pa.Table:
