@@ -72,6 +72,8 @@ class Model:
         #: How many parameters `key` has: the event and its meta, or the state first and then these.
         self.key_takes = _key_takes(self.key, cls, source) if self.key is not None else 0
         self.key_takes_meta = self.key_takes == (2 if source is None else 3)
+        if source is not None and self.key is not None:
+            self._refuse_other_state(self.key, source)
         self.key_fields = self._key_fields()
         both = [name for name, _ in self.fields if name in self.key_names]
         if both:
@@ -324,6 +326,17 @@ class Model:
         names = {**getattr(function, "__globals__", {}), **self._scope, **inspect.getclosurevars(function).nonlocals}
         holder = type("holder", (), {"__annotations__": {"hint": hint}})
         return type_hints(holder, names, f"{self.cls.__name__}.{what}")["hint"]
+
+    def _refuse_other_state(self, key: Callable[..., Any], source: Model) -> None:
+        """Refuse a `key` whose first parameter is annotated with another class than that of the state it is given."""
+        first = next(iter(inspect.signature(key).parameters.values()))
+        hint = self._meant(key, first.annotation, "key")
+        if isinstance(hint, type) and hint is not inspect.Parameter.empty and not issubclass(source.cls, hint):
+            state = source.cls.__name__
+            raise ModelError(
+                f"{self.cls.__name__}.key takes a {hint.__name__} first, and with source={state} it is given a {state}",
+                hint=f"def key({snake(state)}: {state}, event) -> str: …",
+            )
 
     def _key_fields(self) -> tuple[tuple[str, FieldType], ...]:
         text = field_type(str, "_id")

@@ -48,7 +48,7 @@ class RowFold:
         self._lookup = lookup
         self._watch = watch
         self._class_of = class_lookup(model)
-        self._source = None if model.source is None else _Source(model.source, tenant, of_source)
+        self._source = None if model.source is None else SourceFold(model.source, tenant, of_source)
 
     def feed(self, batch: Batch) -> None:
         """Fold the events of one batch."""
@@ -133,42 +133,43 @@ class RowFold:
             raise failed(model, "evolve", envelope, at, why) from why
 
 
-class _Source:
+class SourceFold:
     """The states of the streams by which a projection is keyed; one that has raised has none from there on."""
 
-    def __init__(self, model: Model, tenant: Tenant, lookup: Lookup | None) -> None:
+    def __init__(self, model: Model, tenant: Tenant, lookup: Lookup | None = None) -> None:
         self.model, self._lookup, self._tenanted = model, lookup, tenant is ALL
         self.states: dict[Key, Any] = {}
         self._class_of = class_lookup(model)
 
+    def after(self, key: Key, event: Any, meta: Meta) -> Any:
+        """The state of a stream after an event, None for one that is not folded; or the error that there is none for."""
+        model = self.model
+        state = self.states.get(key)
+        if state is None:
+            state = model.initial
+        if event is not None and not isinstance(state, EvolveFailed):
+            try:
+                state = model.step(state, event, *([meta] if model.takes_meta else []))
+                if state.__class__ is not model.cls:
+                    raise TypeError(f"it gave {state!r}, not a {model.cls.__name__}")
+            except Exception as why:
+                state = failed(model, "evolve", meta._columns, meta._row, why)
+        self.states[key] = state
+        return state
+
     def after_each(self, batch: Batch) -> list[Any]:
         """The state of its stream after each event, or the error that there is none for."""
-        model, envelope, states = self.model, batch.envelope, self.states
-        events: list[Any] = batch.events(self._class_of)
+        envelope, events = batch.envelope, batch.events(self._class_of)
         keys: list[Key] = list(zip(envelope.tenant, envelope.stream, strict=True)) if self._tenanted else envelope.stream
         if self._lookup is not None:
-            missing = [key for key in dict.fromkeys(keys) if key not in states]
-            states.update((key, entry[STATE]) for key, entry in self._lookup(missing).items())
-        found = []
-        for i, (key, event) in enumerate(zip(keys, events, strict=True)):
-            state = states.get(key)
-            if state is None:
-                state = model.initial
-            if event is not None and not isinstance(state, EvolveFailed):
-                try:
-                    state = model.step(state, event, *([Meta(envelope, i)] if model.takes_meta else []))
-                    if state.__class__ is not model.cls:
-                        raise TypeError(f"it gave {state!r}, not a {model.cls.__name__}")
-                except Exception as why:
-                    state = failed(model, "evolve", envelope, i, why)
-            states[key] = state
-            found.append(state)
-        return found
+            missing = [key for key in dict.fromkeys(keys) if key not in self.states]
+            self.states.update((key, entry[STATE]) for key, entry in self._lookup(missing).items())
+        return [self.after(key, event, Meta(envelope, i)) for i, (key, event) in enumerate(zip(keys, events, strict=True))]
 
 
 def source_entries(source: Model, batches: Iterable[Batch], tenant: Tenant) -> dict[Key, Entry]:
     """The entries of a projection's source, of which some streams may have failed: see `RowFold`."""
-    states = _Source(source, tenant, None)
+    states = SourceFold(source, tenant)
     for batch in batches:
         states.after_each(batch)
     return {key: [state, 0, 0] for key, state in states.states.items()}

@@ -255,7 +255,7 @@ class Catalog:
         with self._read_lock:
             if self._settled is not None and self._settled != self._unchanging():
                 self._reconnect()
-            # Not by a context manager of its own, here and in `read`: a load looks four times.
+            # Not by a context manager of its own: a load looks three times.
             try:
                 yield self._read_connection
             except BaseException as why:
@@ -266,22 +266,13 @@ class Catalog:
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """One short read transaction: everything in it is of one moment."""
-        self._refuse_unusable()
-        with self._read_lock:
-            if self._settled is not None and self._settled != self._unchanging():
-                self._reconnect()
-            connection = self._read_connection
+        with self.look() as connection:
+            connection.execute("BEGIN")
             try:
-                connection.execute("BEGIN")
-                try:
-                    yield connection
-                finally:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-            except BaseException as why:
-                if (said := self._said(why, writing=False)) is not None:
-                    raise said from why
-                raise
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
 
     def copy(self, to: sqlite3.Connection) -> None:
         """Copy the database into an empty one, as of one commit, on a connection of its own."""
@@ -310,7 +301,8 @@ class Catalog:
     def write_unhurried(self) -> Iterator[sqlite3.Connection]:
         """A write transaction whose COMMIT does not wait for the disk: for what can be made anew from what does.
 
-        After a power cut it may be gone, whole; what was committed before it, or is committed after it, is not.
+        It is what SQLite says of `synchronous=NORMAL` in WAL mode: after a power cut it may be gone, whole, and the database is
+        sound. The next commit that waits makes the whole of the log last, with this in it.
         """
         with self._thread_lock:
             self._refuse_writing()

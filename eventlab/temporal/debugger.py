@@ -13,10 +13,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from eventlab.commands import changed
-from eventlab.errors import InvalidValue, UnknownType
+from eventlab.errors import EvolveFailed, InvalidValue, UnknownType
 from eventlab.model.events import type_name
 from eventlab.model.meta import Recorded
 from eventlab.model.models import Model, model_of
+from eventlab.replay.rows import SourceFold
 
 #: Told an event and the state after it; true where to stop.
 Predicate = Callable[[Recorded, Any], object]
@@ -251,17 +252,16 @@ def events_of_key(model: Model, key: Any, events: Iterable[Recorded]) -> list[Re
     assert model.key is not None
     found, source, handled = [], model.source, model.handled
     own = None if handled is None else {kind.cls for kind in handled}
-    states: dict[str, Any] = {}
+    folding = None if source is None else SourceFold(source, "")
+    of_source = None if source is None or source.handled is None else {kind.cls for kind in source.handled}
     for event in events:
         if isinstance(event.data, dict):
             continue
-        state = None
-        if source is not None:
-            state = states.get(event.stream, source.initial)
-            if source.handled is None or type(event.data) in [kind.cls for kind in source.handled]:
-                state = states[event.stream] = source.step(state, event.data, *([event] if source.takes_meta else []))
-            if own is not None and type(event.data) not in own:
-                continue
+        state, cls = None, type(event.data)
+        if folding is not None:
+            state = folding.after(event.stream, event.data if of_source is None or cls in of_source else None, event)
+            if isinstance(state, EvolveFailed) or (own is not None and cls not in own):
+                continue  # of a stream that its source cannot fold nobody knows the row
         of = model.row(event.data, event, state)
         if of is not None and (of == key or (isinstance(of, tuple) and tuple(of) == key)):
             found.append(event)

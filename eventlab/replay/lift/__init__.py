@@ -2,7 +2,8 @@
 
 `source` reads the text of a function and proves that it is what runs; `analyse` executes it symbolically, once per event
 class, into the frozen nodes of `ir`; `operations` is the table of what may stand in them, with its meaning in Python and in
-SQL; `classify` says what each field is (a last value, a sum, a set, …); `loop` and `sql` emit; `run` folds a cut with them,
+SQL; `classify` says what each field is (a last value, a sum, a set, …); `loop` and `sql` emit; `lifted` writes the query of a
+table, `running` that of every version; `staged` makes keys from another model's states; `run` folds a cut with all of them,
 and hands what a guard catches to the row fold, which is the meaning. `plan_of`, `fold_table` and `Plan.explain` are the
 way in.
 """

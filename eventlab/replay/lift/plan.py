@@ -71,6 +71,8 @@ class Plan:
         """The fields that lift, and the loop over the rest, where some lift and some do not; None where that cannot be."""
         if self.refusal is not None or not self.not_lifted or self.model.key_names != ("_id",):
             return None
+        if self.model.source is not None:
+            return None  # its states would be made for both
         halves = halves_of(self.analysis, self.fields, refused(self.analysis, self.fields))
         if halves is None or liftable(halves.query, halves.fields):
             return None

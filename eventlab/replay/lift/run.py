@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 
 import duckdb
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -37,6 +36,7 @@ from eventlab.replay.rows import Entry, Key, Lookup, RowFold, batches_of, events
 from eventlab.replay.tables import entries_of, key_names, key_table, sorted_table, table_of
 from eventlab.store.base import ALL, FOLD_ENVELOPE, Batch, Cut, Tenant, collector_off
 from eventlab.store.columns import ENVELOPE_NAMES, codec
+from eventlab.store.read_models import base_in_memory
 
 Engine = Literal["auto", "rows", "loop", "lifted"]
 #: Finds the rows of some keys in a base.
@@ -92,7 +92,7 @@ def fold_table(
 
 
 def lifts(model: Model, cut: Cut) -> bool:
-    """Whether the query gives every field of a model on this log."""
+    """Whether the query gives every field of a model on this log, and every state of its source."""
     plan = _plan(model, cut)
     if plan is None:
         return False
@@ -100,7 +100,8 @@ def lifts(model: Model, cut: Cut) -> bool:
         _refuse_not_liftable(plan)
     except NotLiftable:
         return False
-    return True
+    of = None if model.source is None else _plan(model.source, cut)
+    return model.source is None or (of is not None and of.refusal is None and _streams(of))
 
 
 def fold_versions(
@@ -173,8 +174,7 @@ def _source_states(
             else:
                 table = fold_versions(source, cut, tenant, until, engine=engine, fields=fields)
         else:
-            before = fold_table(source, cut, tenant, after)
-            table = fold_since(source, cut, tenant, until, after, lambda keys: _rows_of(before, keys))
+            table = fold_since(source, cut, tenant, until, after, _states_at(source, cut, tenant, after))
         return SourceStates(source, paths_read(plan.analysis), table.select(["_position", *fields]))
     except NotLiftable:
         raise
@@ -194,23 +194,11 @@ def _looped_states(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int,
         _, bad = run_loop(plan, loop, cut, tenant, until, 0, None, out)
         if bad:
             raise Abandoned("the source is to be folded row by row")
-        columns = dict(zip(plan.analysis.leaves, zip(*out, strict=True), strict=False)) if out else {}
+        columns = dict(zip(plan.analysis.leaves, map(list, zip(*out, strict=True)), strict=False)) if out else {}
         types = {path: leaf.type for path, leaf in plan.analysis.leaves.items()}
         kinds, size = dict(plan.model.fields), len(plan.analysis.leaves)
-        arrays = {
-            name: field_array(kinds[name], name, {p: list(columns[p]) for p in columns if plan.analysis.leaves[p].field == name},
-                              types, len(out))
-            for name in fields
-        }  # fmt: skip
+        arrays = {name: field_array(kinds[name], name, columns, types, len(out)) for name in fields}
     return pa.table({**arrays, "_position": pa.array([state[size + 1] for state in out], pa.int64())})
-
-
-def _rows_of(table: pa.Table, keys: pa.Table) -> pa.Table:
-    """The rows of some keys."""
-    names = keys.column_names
-    own = pl.DataFrame(pl.from_arrow(table.select(names))).with_row_index("_at")
-    found = own.join(pl.DataFrame(pl.from_arrow(keys)), on=names, how="semi", maintain_order="left")
-    return table.take(pa.array(found["_at"].to_list(), pa.int64()))
 
 
 def _before_source(model: Model, cut: Cut, tenant: Tenant, after: int) -> Lookup | None:
@@ -220,19 +208,20 @@ def _before_source(model: Model, cut: Cut, tenant: Tenant, after: int) -> Lookup
         return None
 
     @functools.cache
-    def table() -> pa.Table | dict[Key, Entry]:
+    def states() -> Lookup:
         try:
-            return fold_table(source, cut, tenant, after)
+            return _lookup_in(source, tenant, _states_at(source, cut, tenant, after))
         except Exception:  # a stream that fails has no state from there on, and others have
-            return source_entries(source, batches_of(source, cut, tenant, until=after), tenant)
+            found = source_entries(source, batches_of(source, cut, tenant, until=after), tenant)
+            return lambda keys: {key: found[key] for key in keys if key in found}
 
-    def lookup(keys: list[Key]) -> dict[Key, Entry]:
-        found = table()
-        if isinstance(found, dict):
-            return {key: found[key] for key in keys if key in found}
-        return entries_of(source, _rows_of(found, key_table(source, tenant, keys)), tenant)
+    return lambda keys: states()(keys)
 
-    return lookup
+
+def _states_at(source: Model, cut: Cut, tenant: Tenant, position: int) -> Find:
+    """Finds the states of a source's streams at a position; all of them are folded for it."""
+    table, keys = fold_table(source, cut, tenant, position), key_names(source, tenant)
+    return base_in_memory(source.name, "", source.fingerprint, position, table, keys).rows_of
 
 
 def _plan(model: Model, cut: Cut) -> Plan | None:
@@ -243,9 +232,9 @@ def _plan(model: Model, cut: Cut) -> Plan | None:
         return None
 
 
-def _lookup_in(model: Model, tenant: Tenant, base: Find | None) -> Lookup | None:
+def _lookup_in(model: Model, tenant: Tenant, base: Find) -> Lookup:
     """The entries of a base, for the row fold to go on from."""
-    return None if base is None else lambda keys: entries_of(model, base(key_table(model, tenant, keys)), tenant)
+    return lambda keys: entries_of(model, base(key_table(model, tenant, keys)), tenant)
 
 
 class _Listed:
@@ -267,7 +256,7 @@ def _row_versions(
     model: Model, batches: Iterable[Batch], tenant: Tenant, only: Collection[Key] | None, base: Find | None = None,
     of_source: Lookup | None = None,
 ) -> pa.Table:  # fmt: skip
-    listed, lookup = _Listed(), _lookup_in(model, tenant, base)
+    listed, lookup = _Listed(), None if base is None else _lookup_in(model, tenant, base)
 
     def watch(key: Key, event: Any, state: Any, position: int) -> None:
         listed.keys.append(key)
@@ -579,7 +568,7 @@ class _Whole:
 
     @property
     def _lookup(self) -> Lookup | None:
-        return _lookup_in(self.model, self.tenant, self.base)
+        return None if self.base is None else _lookup_in(self.model, self.tenant, self.base)
 
     def _batches(self, only: Collection[Key] | None) -> Iterator[Batch]:
         found = batches_of(self.model, self.cut, self.tenant, after=self.after, until=self.until)
@@ -651,17 +640,18 @@ def python_keys(model: Model, keys: Collection[Any], tenant: Tenant) -> set[Key]
 
 def run_loop(
     plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, base: Find | None,
-    out: list[Any] | None = None, *, only: Sequence[str] | None = None,
+    out: list[Any] | None = None, *, only: Sequence[str] | None = None, source: SourceStates | None = None,
 ) -> tuple[dict[Any, list[Any]], set[Any]]:  # fmt: skip
     """Fold with the generated loop, over some types of events or all: lowered states by key, and the keys that a guard caught.
 
-    A state ends in version, position and key. `out` takes a copy of the state after every event.
+    A state ends in version, position and key. `out` takes a copy of the state after every event. `source` has the states by
+    which the keys are made, where they are there already.
     """
     states: dict[Any, list[Any]] = {}
     bad: set[Any] = set()
     begin = [*loop.initial, 0, 0]
-    source = _source_states(plan, cut, tenant, until, after)
-    held = {} if base is None else _base_states(plan, base, tenant, _touched(plan, loop, cut, tenant, until, after))
+    source = source or _source_states(plan, cut, tenant, until, after)
+    held = {} if base is None else _base_states(plan, base, tenant, _touched(plan, loop, cut, tenant, until, after, source))
     initial: Callable[[Any], list[Any]] = lambda key: [*begin, key]  # noqa: E731
     if held:
         initial = lambda key: held.get(key) or [*begin, key]  # noqa: E731
@@ -768,11 +758,14 @@ def looked_at(plan: Plan, loop: Loop) -> tuple[list[str], list[str]]:
     return [*FOLD_ENVELOPE, *(m for m in loop.metas if m in ENVELOPE_NAMES and m not in FOLD_ENVELOPE)], wanted
 
 
-def _touched(plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int) -> pa.Table:
+def _touched(
+    plan: Plan, loop: Loop, cut: Cut, tenant: Tenant, until: int, after: int, source: SourceStates | None
+) -> pa.Table:
     """The keys of the events after a base, as columns of the table: its other rows are not looked at."""
     model = plan.model
     if model.category is None:
-        states, _ = run_loop(plan, loop, cut, tenant, until, after, None)  # a key is computed from its event alone
+        # A key is computed from its event, and the state of another.
+        states, _ = run_loop(plan, loop, cut, tenant, until, after, None, source=source)
         return key_table(model, tenant, list(python_keys(model, states, tenant)))
     names = ["tenant", "stream"] if tenant is ALL else ["stream"]
     found = cut.batches(events_of(model), tenant=tenant, after=after, until=until, envelope=names, types=[])

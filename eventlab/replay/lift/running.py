@@ -193,7 +193,8 @@ class Running(Lifting):
             for alias, condition in kinds.items():
                 text = text.replace(condition, alias)
             pres = [scans[number] for number in sorted(_pres(text))]
-            read = (set(re.findall(r"\w+", text)) - {f"pre{s.number}" for s in pres}) | {f"post{s.number}" for s in pres}
+            words = set(re.findall(r"\w+", _without_text(text)))
+            read = (words - {f"pre{s.number}" for s in pres}) | {f"post{s.number}" for s in pres}
             source = f"SELECT *, {', '.join(s.pre for s in pres)} FROM {_ROWS}" if pres else f"FROM {_ROWS}"
             later.append((f"SELECT\n  {text}\nFROM ({source})", read | {"_first"}))
             read_later |= read
@@ -254,7 +255,12 @@ class Running(Lifting):
 
 def _pres(text: str) -> set[int]:
     """The leaves whose value before the event an expression may read."""
-    return set(map(int, re.findall(r"\bpre(\d+)\b", text)))
+    return set(map(int, re.findall(r"\bpre(\d+)\b", _without_text(text))))
+
+
+def _without_text(sql: str) -> str:
+    """SQL without what stands in it as text or as a quoted name: a model may hold any."""
+    return re.sub(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""", "''", sql)
 
 
 # -- scans -----------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """A key that is made from state: first the source's state after each event, as columns by position, then a fold that reads them.
 
 The states come from the engine that is fastest for the source, with its own proofs; here they are leaves in stored form, for
-the loop as lists of lowered values and for the query as one more table, joined by position.
+the loop as lists of lowered values and for the query as one more table, joined by position. Of what a key reads all are in
+memory. To go on from a base, every stream of the source is folded up to there: a catch-up costs that, whatever is new.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from eventlab.model.models import Model
 from eventlab.model.types import FieldType, Record
 from eventlab.replay.lift.analyse import Analysis
 from eventlab.replay.lift.scan import Scan, counted, lowered, measured_values, widest
+from eventlab.replay.lift.sources import Abandoned
 from eventlab.replay.lift.sql import Text
 from eventlab.replay.lift.types import Slot, slots, stored_to_lowered
 from eventlab.store.columns import codec
@@ -43,7 +45,11 @@ class SourceStates:
 
     def at(self, positions: Sequence[int], paths: Sequence[str]) -> list[list[Any]]:
         """Lowered values of leaves after the events at these positions."""
-        where = pa.array(np.searchsorted(self.positions.to_numpy(), np.asarray(positions, np.int64)))
+        wanted, there = np.asarray(positions, np.int64), self.positions.to_numpy()
+        places = np.searchsorted(there, wanted)
+        if not np.array_equal(there.take(places, mode="clip"), wanted):
+            raise Abandoned("an event that its source has no state for")
+        where = pa.array(places)
         return [_lowered(self.slots[path], self.columns[path].take(where)) for path in paths]
 
     def joined(self, scan: Scan, connection: duckdb.DuckDBPyConnection) -> Scan:

@@ -215,6 +215,7 @@ def test_a_stream_that_its_source_cannot_fold_has_no_row_from_there_on() -> None
     assert lab.table(LineTakings)["sold"].to_list() == [1], "nobody asks for the state that is not there"
     lab.append("tram-2", [TramRouted("4"), TramTicketSold(20)])
     lab.append("tram-1", [TramTicketSold(300)])
+    assert [event.position for event in lab.debug(LineTakings, "4").events] == [2, 5], "the other stream can be looked at"
     for engine in ("rows", "loop", "auto"):
         with pytest.raises(EvolveFailed, match=r"LineTakings\.key failed.* at position 6 .*Tram\.evolve failed.*thirteen"):
             lab.table(LineTakings, engine=engine)
@@ -305,6 +306,19 @@ def test_what_makes_no_sense_is_refused() -> None:
 
             @staticmethod
             def key() -> str:
+                return ""
+
+            def evolve(self, event: TramTicketSold) -> Self:
+                return self
+
+    with pytest.raises(ModelError, match="key takes a TramTicketSold first, and with source=Tram it is given a Tram"):
+
+        @el.projection(source=Tram)
+        class OfEvent:
+            n: int = 0
+
+            @staticmethod
+            def key(event: TramTicketSold) -> str:
                 return ""
 
             def evolve(self, event: TramTicketSold) -> Self:

@@ -160,3 +160,37 @@ def test_windows_stay_where_a_scan_would_not_fit(tmp_path: Path, monkeypatch: py
         scanned = fold_versions(model, cut, "default", cut.head, engine="lifted")
         monkeypatch.setattr(run.Running, "program", none)
         assert fold_versions(model, cut, "default", cut.head, engine="lifted").equals(scanned)
+
+
+@el.aggregate(name="pressure_gauge")
+class LiteralGauge:
+    """Text that looks like what the stages are written with."""
+
+    first: str = "pre1"
+    total: int = 0
+    said: str = "post0, pre99"
+    odd: str = ""
+
+    def evolve(self, event: GaugeEvent) -> Self:
+        match event:
+            case GaugeSampled(level=level):
+                said = 'it\'s "pre7" here' if self.total > 2 else "pre99 and type = 'GaugeNamed'"
+                return replace(self, total=self.total + level, said=said)
+            case GaugeNamed(name=name):
+                return replace(self, first="pre3", odd=self.said if name == "pre2" else "value0")
+        return self
+
+
+def test_what_text_says_is_no_part_of_the_program(programs: list[Program], tmp_path: Path) -> None:
+    facts: list[tuple[str, Any]] = [
+        ("pressure_gauge-a", GaugeSampled(3, el.money(1), None)),
+        ("pressure_gauge-a", GaugeNamed("pre2")),
+        ("pressure_gauge-a", GaugeSampled(3, el.money(1), None)),
+        ("pressure_gauge-b", GaugeNamed("x")),
+        ("pressure_gauge-a", GaugeNamed("pre2")),
+    ]
+    with written(facts, "compacted", tmp_path / "store") as lab:
+        found = agree(model_of(LiteralGauge), lab.store.cut(), "default", lab.head, ("lifted",), fold=fold_versions)
+        assert found.column("odd").to_pylist() == ["", "pre99 and type = 'GaugeNamed'", "pre99 and type = 'GaugeNamed'",
+                                                   'it\'s "pre7" here', "value0"]  # fmt: skip
+        assert programs, "it is a program, and not windows"
