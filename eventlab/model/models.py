@@ -600,7 +600,13 @@ def _define(
 
 def _source(source: type[Any], cls: type[Any], late: Any, corrections: Any) -> Model:
     """The aggregate by whose state a projection is keyed."""
-    found = model_of(source)
+    try:
+        found = model_of(source)
+    except StaleType:
+        raise
+    except ModelError as why:
+        said = f"projection {cls.__name__} has a source, and {why.message}"
+        raise ModelError(said, hint="source= takes the class of an aggregate") from None
     if found.kind != "aggregate":
         said = f"projection {cls.__name__} has source={source.__name__}, which is a projection and has no streams"
         raise ModelError(said, hint="an aggregate: the state of the event's stream gives the key")

@@ -298,6 +298,12 @@ def test_what_makes_no_sense_is_refused() -> None:
         class OfProjection:
             n: int = 0
 
+    with pytest.raises(ModelError, match=r"OfNoModel has a source, and 'tram' is not a model\s+Hint: source= takes the class"):
+
+        @el.projection(source="tram")  # type: ignore[type-var]
+        class OfNoModel:
+            n: int = 0
+
     with pytest.raises(ModelError, match=r"key takes \(\)"):
 
         @el.projection(source=Tram)
@@ -356,7 +362,7 @@ def test_one_of_a_source_that_was_defined_again_says_so() -> None:
 
         return Again, ByAgain
 
-    _, old = define()
+    first, old = define()
 
     @el.aggregate(name="tram")
     class Again:
@@ -373,3 +379,8 @@ def test_one_of_a_source_that_was_defined_again_says_so() -> None:
     assert lab.table(new)["n"].to_list() == [1]
     with pytest.raises(StaleType):
         lab.table(old)
+    with pytest.raises(StaleType, match="was defined again since"):
+
+        @el.projection(source=first)
+        class OfTheFirst:
+            n: int = 0
